@@ -1,5 +1,6 @@
 //! Authenticates callers. A [`Caller`] is proof of access: only this module creates one.
 
+pub mod approval_links;
 pub mod webhooks;
 
 use std::sync::Arc;

@@ -75,6 +75,15 @@ pub struct RunContext<'a> {
     pub time_max: Duration,
 }
 
+/// What a run has come to.
+#[derive(Debug)]
+pub enum RunEnd {
+    /// It has ended.
+    Ended(Outcome),
+    /// Its task is paused, which the store has recorded, and another run goes on.
+    Paused,
+}
+
 /// Why a run did not complete.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -84,6 +93,9 @@ pub enum RunError {
     /// The gateway is at fault: the run can be restarted.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Its task is paused.
+    #[error("the task is paused")]
+    Paused,
 }
 
 impl From<ToolsError> for RunError {
@@ -102,8 +114,8 @@ impl RunError {
 }
 
 impl Runner {
-    /// Runs an agent on a task. Every failure of the run becomes the outcome, and an empty answer is a failure. A run
-    /// that exceeds its time limit is ended here, so that its steps until then are recorded.
+    /// Runs an agent on a task, to its end or until it has to wait for a person's decision. Every failure of the run
+    /// becomes the outcome, and an empty answer is a failure. A run that exceeds its time limit is ended here, so that its steps until then are recorded.
     ///
     /// # Errors
     /// If the store cannot be used, which is not the task's fault.
@@ -112,7 +124,7 @@ impl Runner {
         agent: &Agent,
         task: &Task,
         run: RunContext<'_>,
-    ) -> Result<Outcome, StoreError> {
+    ) -> Result<RunEnd, StoreError> {
         let models = self.models.of(task.tenant).await?;
         let mut redactor = Cow::Borrowed(models.redactor());
         if !run.tokens.is_empty() {
@@ -130,13 +142,14 @@ impl Runner {
         let outcome = match conversed {
             Ok(result) => Outcome { status: EndStatus::Completed, result },
             Err(RunError::Store(error)) => return Err(error),
+            Err(RunError::Paused) => return Ok(RunEnd::Paused),
             Err(RunError::Failed(reason)) => {
                 run.log.abandon_calls(self.clock.now());
                 trace.push(trace.begin(), Event::Failure { reason: reason.clone() });
                 Outcome { status: EndStatus::Failed, result: reason }
             }
         };
-        Ok(Outcome { result: redactor.text(outcome.result), ..outcome })
+        Ok(RunEnd::Ended(Outcome { result: redactor.text(outcome.result), ..outcome }))
     }
 
     /// Puts the steps that earlier attempts recorded into the log of a run that does not go on.
@@ -151,7 +164,7 @@ impl Runner {
             }
             Err(RunError::Store(error)) => Err(error),
             // The trace does without.
-            Err(RunError::Failed(_)) => Ok(()),
+            Err(RunError::Failed(_) | RunError::Paused) => Ok(()),
         }
     }
 

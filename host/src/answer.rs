@@ -2,6 +2,7 @@
 
 pub mod activity;
 pub mod agent;
+pub mod approval;
 pub mod docsgpt;
 pub mod event;
 mod post_run;

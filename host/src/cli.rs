@@ -2,6 +2,7 @@
 
 mod agent;
 mod api;
+mod approval;
 mod channel;
 mod compile;
 mod key;
@@ -83,6 +84,9 @@ enum Command {
     /// List, show, stop and delete tasks; redeliver their answers.
     #[command(subcommand)]
     Task(task::Task),
+    /// List tool calls that a person decides about; approve or deny them.
+    #[command(subcommand)]
+    Approval(approval::Approval),
     /// List what a tenant's agents have used of their models: day, agent, turns, tokens, cost.
     ///
     /// Tokens are what budgets count: input that no cache of the provider held, and output. The cost is in the currency
@@ -152,6 +156,7 @@ async fn execute(command: Command, settings: Settings) -> anyhow::Result<()> {
         Command::Plugin(plugin) => plugin.execute(&settings).await,
         Command::Task(task) => task.execute(&settings).await,
         Command::Model(model) => model.execute(&settings).await,
+        Command::Approval(approval) => approval.execute(&settings).await,
         Command::Usage(usage) => usage.execute(&settings).await,
         Command::Replay(replay) => Box::pin(replay.execute(&settings)).await,
         Command::Compile(_) => anyhow::bail!("compiling needs no runtime"),

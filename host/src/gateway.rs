@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::access::Access;
+use crate::access::approval_links::ApprovalLinks;
 use crate::access::webhooks::Webhooks;
 use crate::agent::model::Models;
 use crate::agent::{Budgets, OutputForms, Runner, TenantModels};
@@ -114,6 +115,10 @@ impl DataFolder {
             runs: Runs::new(self.store.clone()),
             store: self.store.clone(),
             webhooks: self.webhooks(&public_url),
+            approval_links: ApprovalLinks::new(
+                self.key.derive("wardgate 2026 approval links"),
+                &public_url,
+            ),
             vault: self.vault(),
             channels: Channels::new(self.store.clone(), self.vault(), &public_url),
             post_run: PostRunRecorder::new(self.store.clone(), self.clock.clone()),

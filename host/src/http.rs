@@ -16,6 +16,7 @@
 mod admin;
 mod agent_webhook;
 mod aliases;
+mod approvals;
 mod body;
 pub mod budget;
 mod client;
@@ -104,7 +105,10 @@ fn routes() -> Routes {
     let (hooks, receiving) = OpenApiRouter::new()
         .routes(routes!(hooks::receive, hooks::receive_query, hooks::receive_options, hooks::probe))
         .split_for_parts();
-    let (managers, managing) = admin::router().routes(routes!(metrics::read)).split_for_parts();
+    let (managers, managing) = admin::router()
+        .routes(routes!(metrics::read))
+        .routes(routes!(approvals::show, approvals::decide_by_link))
+        .split_for_parts();
     let mut document = document.merge_from(managing).merge_from(receiving);
     openapi::describe_responses(&mut document);
     Routes { callers, hooks, managers, document }

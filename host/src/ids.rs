@@ -109,6 +109,10 @@ uuid_id!(
     ChannelId, "channel id", Uuid::new_v4
 );
 uuid_id!(
+    /// One request for a person's decision about a tool call.
+    ApprovalId, "approval id", Uuid::new_v4
+);
+uuid_id!(
     /// One start of a process that runs tasks: the owner of its leases.
     OwnerId, "owner id", Uuid::new_v4
 );

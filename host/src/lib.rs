@@ -45,6 +45,7 @@ pub mod sandbox;
 pub mod store;
 pub mod telemetry;
 
+pub mod approval;
 pub mod fault;
 pub mod request;
 pub mod tasks;

@@ -13,9 +13,10 @@ use std::time::Duration;
 use moka::sync::Cache;
 use tokio::sync::{Mutex, Notify};
 
-use crate::ids::{TaskId, TenantId};
+use crate::approval::DecidedBy;
+use crate::ids::{ApprovalId, TaskId, TenantId};
 use crate::secrets::UserTokens;
-use crate::store::{Store, StoreError};
+use crate::store::{Deciding, Store, StoreError};
 use crate::tasks::{EndStatus, Outcome, Task};
 pub use registry::Follower;
 use registry::Registry;
@@ -111,6 +112,28 @@ impl Runs {
             self.tokens.invalidate(&id);
         }
         self.store.task(tenant, id).await
+    }
+
+    /// Decides an approval of this tenant, unless that has been done or its time is up. Its task goes on once none of
+    /// its approvals is pending.
+    ///
+    /// # Errors
+    /// If the store cannot be used.
+    pub async fn decide(
+        &self,
+        tenant: TenantId,
+        id: ApprovalId,
+        is_approved: bool,
+        by: DecidedBy,
+        comment: Option<String>,
+    ) -> Result<Deciding, StoreError> {
+        let deciding = self.store.decide(tenant, id, is_approved, by, comment).await?;
+        if let Deciding::Done(approval) = &deciding {
+            let (task, status) = (approval.task, approval.status());
+            tracing::info!(approval = %id, %task, %by, %status, "an approval was decided");
+            self.wake.notify_one();
+        }
+        Ok(deciding)
     }
 
     /// Ends a task of this tenant, if it has not ended, and deletes it with all its data. Returns false if the tenant

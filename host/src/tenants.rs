@@ -134,6 +134,13 @@ pub struct AgentDefinition {
     /// What happens if the gateway stops while a tool runs that may change things, so that nobody knows whether it has.
     #[serde(default, skip_serializing_if = "OnUnknown::is_default")]
     pub on_unknown: OnUnknown,
+    /// Which of its tools it may call in runs, by the name that the model sees. For all others, `allow_destructive_tools`
+    /// decides.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tool_policies: BTreeMap<String, ToolPolicy>,
+    /// How long a run waits for a person's decision, and what happens then.
+    #[serde(default, skip_serializing_if = "ApprovalRules::is_default")]
+    pub approvals: ApprovalRules,
     /// Arguments of tools that get the idempotency key of the call, by the tool's name. The model does not see them, and a
     /// call whose outcome is unknown is made again, with the same key.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -198,7 +205,7 @@ impl Budget {
     }
 }
 
-/// What a run does about a tool call whose outcome is unknown. The call is not made again in either case.
+/// What a run does about a tool call whose outcome is unknown. The call is made again only if a person says so.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnUnknown {
@@ -207,12 +214,81 @@ pub enum OnUnknown {
     TellModel,
     /// The run fails.
     Fail,
+    /// The task is paused until a person decides whether the call is made again.
+    Pause,
 }
 
 impl OnUnknown {
     fn is_default(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// Whether a run may call a tool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ToolPolicy {
+    /// Whether it is called.
+    pub policy: Policy,
+    /// The digest that the tool had when this was decided, as the agent's tools are listed with it. If the tool has
+    /// another one, it has changed since and is denied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+}
+
+/// Whether a run calls a tool when the model wants it to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// It does.
+    Allow,
+    /// The task is paused until a person approves the call or denies it.
+    Ask,
+    /// It does not, and the model is told.
+    Deny,
+}
+
+/// How long a run waits for a person's decision, and what happens then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApprovalRules {
+    /// The time to decide in seconds, up to 30 days. A day by default.
+    #[serde(default = "ApprovalRules::seconds_max")]
+    #[schema(minimum = 1, maximum = 2_592_000)]
+    pub seconds_max: u32,
+    /// What happens if nobody has decided by then.
+    #[serde(default)]
+    pub on_timeout: OnTimeout,
+}
+
+impl ApprovalRules {
+    /// The longest time to decide, in seconds.
+    pub const SECONDS_MAX: u32 = 30 * 24 * 60 * 60;
+
+    fn seconds_max() -> u32 {
+        24 * 60 * 60
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Default for ApprovalRules {
+    fn default() -> Self {
+        Self { seconds_max: Self::seconds_max(), on_timeout: OnTimeout::default() }
+    }
+}
+
+/// What a run does if nobody has decided about a call in time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnTimeout {
+    /// The call is denied, and the model is told.
+    #[default]
+    Deny,
+    /// The run fails.
+    Fail,
 }
 
 fn offline() -> String {

@@ -22,3 +22,16 @@ pub struct Tool {
     /// Whether a second call with the same arguments changes nothing more. False unless its annotations say so.
     pub idempotent: bool,
 }
+
+impl Tool {
+    /// A digest of all that the model and its caller know of the tool: a tool with another one is another tool.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let Self { name, description, input_schema, output_schema, destructive, idempotent } = self;
+        let facts = serde_json::json!([
+            name, description, input_schema, output_schema, destructive, idempotent
+        ]);
+        let digest = blake3::hash(facts.to_string().as_bytes()).to_hex();
+        format!("blake3:{}", digest.get(..32).unwrap_or_default())
+    }
+}

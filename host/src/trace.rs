@@ -7,6 +7,7 @@ pub mod usage;
 use serde::{Deserialize, Serialize};
 
 use self::usage::{ServedBy, Spending, Usage};
+use crate::approval::{ApprovalStatus, DecidedBy};
 use crate::clock::Timestamp;
 
 /// One step of a run.
@@ -106,6 +107,21 @@ pub enum Event {
         logs: Vec<String>,
         /// How the plugin ran.
         ran: Box<PluginRun>,
+    },
+    /// A person decided about a call, or nobody did in time. It began when the run asked, and ended with the decision.
+    Approval {
+        /// The call.
+        call: ToolCall,
+        /// Whether it is because nobody knows what an interrupted call has done.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_unknown: bool,
+        /// The decision.
+        decision: ApprovalStatus,
+        /// How it came in.
+        by: DecidedBy,
+        /// What was said with it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        comment: Option<String>,
     },
     /// The end of a run that failed.
     Failure {

@@ -231,6 +231,84 @@ async fn an_agent_may_fail_on_an_unknown_outcome() {
     assert_eq!((fixture.ledger.effects().len(), fixture.model.requests().len()), (1, 1));
 }
 
+/// Waits until the task is paused, and returns the approval that it waits for.
+async fn pending(agent: &Client, task: &str) -> Value {
+    poll_until("the pause of a task", async || {
+        (agent.task(task).await["status"] == "paused").then_some(())
+    })
+    .await;
+    let listed = agent.get("/v1/approvals?status=pending").key(&agent.key).expect(200).await.json();
+    let [approval] = &listed.as_array().unwrap()[..] else { panic!("one call: {listed}") };
+    approval.clone()
+}
+
+async fn decide(agent: &Client, approval: &Value, decision: &str) {
+    let target = format!("/v1/approvals/{}/{decision}", approval["id"].as_str().unwrap());
+    agent.post(&target).key(&agent.key).expect(200).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_may_decide_about_an_unknown_outcome_each_time_anew() {
+    for (decision, effects) in [("approve", 2), ("deny", 1)] {
+        let fixture = Fixture::new(0, "on_unknown = \"pause\"\n").await;
+        fixture.script(&["record"]);
+        let task = fixture.kill_during_first_call().await;
+
+        let gateway = fixture.serve();
+        let agent = fixture.agent(&gateway);
+        let approval = pending(&agent, &task).await;
+        assert_eq!(
+            (&approval["tool_name"], &approval["outcome_is_unknown"]),
+            (&json!("record"), &json!(true))
+        );
+        assert_eq!(fixture.ledger.effects().len(), 1, "not before somebody has decided");
+        if decision == "approve" {
+            // The call that is made again is interrupted too, and what was decided does not hold for a third one.
+            decide(&agent, &approval, "approve").await;
+            fixture.ledger.wait_for_effects(2).await;
+            gateway.kill();
+            let gateway = fixture.serve();
+            let agent = fixture.agent(&gateway);
+            let second = pending(&agent, &task).await;
+            assert_ne!(second["id"], approval["id"]);
+            decide(&agent, &second, "deny").await;
+            assert_eq!(agent.wait_for_end(&task).await["status"], "completed");
+            let [first, second] = &fixture.ledger.effects()[..] else { panic!("two effects") };
+            assert_eq!(first, second, "with the same key");
+        } else {
+            decide(&agent, &approval, "deny").await;
+            assert_eq!(agent.wait_for_end(&task).await["status"], "completed");
+            let result = &messages(&agent, &task, "tool").await[0];
+            assert!(result["content"].as_str().unwrap().contains("outcome is unknown"), "{result}");
+        }
+        assert_eq!(fixture.ledger.effects().len(), effects);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_task_survives_a_kill_and_its_call_is_made_once() {
+    let fixture = Fixture::new(ALL, "tool_policies = { record = { policy = \"ask\" } }\n").await;
+    fixture.script(&["record"]);
+    let gateway = fixture.serve();
+    let agent = fixture.agent(&gateway);
+    let task = accepted(&agent).await;
+    let before = pending(&agent, &task).await;
+    gateway.kill();
+
+    let gateway = fixture.serve();
+    let agent = fixture.agent(&gateway);
+    let after = pending(&agent, &task).await;
+    let port = |url: &Value| url.as_str().unwrap().replace(&gateway.listen, "");
+    assert_eq!(after["id"], before["id"]);
+    let (_, before) = before["approve_url"].as_str().unwrap().split_once("/approvals/").unwrap();
+    assert!(port(&after["approve_url"]).ends_with(before), "the link of before is still good");
+    assert_eq!(fixture.ledger.effects().len(), 0);
+    agent.post(&format!("/approvals/{before}")).expect(200).await;
+    let ended = agent.wait_for_end(&task).await;
+    assert_eq!((&ended["status"], &ended["execution_attempts"]), (&json!("completed"), &json!(1)));
+    assert_eq!((fixture.ledger.effects().len(), fixture.model.requests().len()), (1, 2));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_changes_nothing_or_nothing_more_is_made_again_with_its_key() {
     for tool in ["look", "put"] {

@@ -8,14 +8,14 @@ use std::collections::BTreeSet;
 use reqwest::multipart::{Form, Part};
 use serde_json::json;
 use wardgate::ids::TenantId;
-use wardgate::tenants::KeyHolder;
+use wardgate::tenants::{KeyHolder, Policy, ToolPolicy};
 
 use crate::support::document::{OpenApiDocument, Operation};
-use crate::support::{Answer, Call, Client, Gateway, agent, guest_path};
+use crate::support::{Answer, Call, Client, Gateway, agent, guest_path, poll_until};
 
 /// Routes that require no key, and why. (`/openapi.json` and `/docs`, which are not in the document, hold only what
 /// is in this repository.)
-const WITHOUT_A_KEY: [(&str, &str); 9] = [
+const WITHOUT_A_KEY: [(&str, &str); 11] = [
     ("OPTIONS /hooks/{channel}", "the channel's verifier decides"),
     ("GET /hooks/{channel}", "the channel's verifier decides"),
     ("POST /hooks/{channel}", "the channel's verifier decides"),
@@ -23,6 +23,8 @@ const WITHOUT_A_KEY: [(&str, &str); 9] = [
     ("GET /api/webhooks/agents/{token}", "the token is the permission"),
     ("POST /api/webhooks/agents/{token}", "the token is the permission"),
     ("HEAD /api/webhooks/agents/{token}", "it does nothing"),
+    ("GET /approvals/{approval}/{decision}", "the signature is the permission"),
+    ("POST /approvals/{approval}/{decision}", "the signature is the permission"),
     ("GET /api/task_status", "the task's id is the permission (D4)"),
     ("GET /healthz", "it says nothing of any tenant"),
 ];
@@ -43,6 +45,8 @@ struct TenantFixture {
     key_id: String,
     /// The id of its channel.
     channel: String,
+    /// The id of a pending approval.
+    approval: String,
 }
 
 impl TenantFixture {
@@ -65,7 +69,8 @@ impl TenantFixture {
         let key = gateway.post(&format!("/admin/tenants/{tenant}/keys")).key(&admin);
         let key = key.json(&json!({"name": "unused"})).expect(201).await.json();
         let key_id = key["id"].as_str().unwrap().to_owned();
-        Self { tenant, caller, admin, task, key_id, channel }
+        let approval = pending_approval(gateway, tenant, &admin).await;
+        Self { tenant, caller, admin, task, key_id, channel, approval }
     }
 
     /// The tenant's value for a parameter of this name. Add the parameters of new routes here.
@@ -81,6 +86,7 @@ impl TenantFixture {
             "id" | "task" => self.task.clone(),
             "key" => self.key_id.clone(),
             "channel" => self.channel.clone(),
+            "approval" => self.approval.clone(),
             _ => panic!(
                 "say which id {name:?} of {} {} is, in `TenantFixture::parameter_value` or \
                  `unscoped_value` of tests/it/every_route_apart.rs",
@@ -93,9 +99,25 @@ impl TenantFixture {
     fn secrets(&self) -> Vec<String> {
         let tenant = self.tenant.to_string();
         let own = [&self.caller.agent, &self.caller.key, &self.caller.token, &self.admin];
-        let rest = [&tenant, &self.task, &self.key_id, &secret_value(self.tenant)];
+        let rest = [&tenant, &self.task, &self.key_id, &self.approval, &secret_value(self.tenant)];
         own.into_iter().chain(rest).cloned().collect()
     }
+}
+
+/// The id of an approval that a task of this tenant waits for.
+async fn pending_approval(gateway: &Gateway, tenant: TenantId, admin: &str) -> String {
+    let mut definition = agent("asks first");
+    definition.tools = vec!["calculator".parse().unwrap()];
+    let policy = ToolPolicy { policy: Policy::Ask, digest: None };
+    definition.tool_policies.insert("calculate".to_owned(), policy);
+    let caller = gateway.new_agent(tenant, definition).await;
+    caller.start_run(r#"calculate {"expression": "1+1"}"#).await;
+    let approvals = format!("/admin/tenants/{tenant}/approvals");
+    let approval = poll_until("the approval", async || {
+        let listed = gateway.get(&approvals).key(admin).expect(200).await.json();
+        listed[0]["id"].as_str().map(str::to_owned)
+    });
+    approval.await
 }
 
 /// The value of a tenant's secret.
@@ -133,7 +155,7 @@ fn with_body(call: Call, operation: &Operation<'_>) -> Call {
         (_, Some("AgentDefinition")) => json!({"name": "tested"}),
         (_, Some("ModelDefinition")) => json!({"kind": "anthropic", "model": "m"}),
         (_, Some("Invocation")) => json!({"id": THREAD, "input": {"text": "hi"}}),
-        (_, Some("KeyAsked")) => json!({}),
+        (_, Some("KeyAsked" | "Comment")) => json!({}),
         (_, Some("NewSecret")) => json!({"value": "a stranger's"}),
         (_, Some("NewTenant")) => json!({"name": "made by a stranger"}),
         (_, Some("Rollback")) => json!({}),

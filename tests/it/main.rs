@@ -64,6 +64,7 @@
 //! | `egress` | a component can reach only what it was granted |
 //! | `capabilities` | granted capabilities work, all others are refused |
 //! | `agent_runs` | an agent with a model, tools and limits |
+//! | `approvals` | a call that a person has to approve is made once, as it was shown, or not at all |
 //! | `budgets` | runs stop at what they may spend, and what they have spent can be read |
 //! | `model_protocols` | three protocols of models, and what their servers do wrong |
 //! | `output_schema` | answers have the required form |
@@ -102,6 +103,7 @@ mod admin;
 mod admin_agents;
 mod admin_plugins;
 mod agent_runs;
+mod approvals;
 mod author_loop;
 mod bad_input;
 mod bodies_in_flight;

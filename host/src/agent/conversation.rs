@@ -1,8 +1,11 @@
 //! The conversation of one run: turns of the model and calls of its tools, one after the other, each recorded before the
 //! next begins. After the death of the process, the next attempt goes on behind the last recorded step.
 
+mod approvals;
 mod calls;
 mod turns;
+
+use std::collections::HashMap;
 
 use super::budget::RunBudget;
 use super::context::Context;
@@ -11,11 +14,13 @@ use super::json_length::json_length;
 use super::model::{AssistantMessage, Message, Model, ToolResult};
 use super::output::OutputForm;
 use super::{RunError, Tools, Trace};
+use crate::approval::CallPosition;
 use crate::settings::AgentSettings;
 use crate::tasks::Task;
 use crate::tenants::Agent;
 use crate::trace::log::replay;
 use crate::trace::{Event, Step, ToolCall};
+pub(super) use approvals::Verdict;
 use turns::{MODEL_BYTES_MAX, TurnEnd};
 
 /// The conversation of one run.
@@ -51,8 +56,25 @@ struct OpenTurn {
     results: Vec<ToolResult>,
     /// The call that an earlier attempt was about to make when its process ended. It may have changed something.
     interrupted: Option<usize>,
+    /// How often that call was about to be made.
+    intents: u32,
+    /// What was decided about its calls.
+    verdicts: HashMap<CallPosition, Verdict>,
     /// Whether an earlier attempt left it, and its calls contain secrets, which are not stored.
     is_redacted: bool,
+}
+
+impl OpenTurn {
+    fn new(calls: Vec<ToolCall>, is_redacted: bool) -> Self {
+        Self {
+            calls,
+            results: Vec::new(),
+            interrupted: None,
+            intents: 0,
+            verdicts: HashMap::new(),
+            is_redacted,
+        }
+    }
 }
 
 /// What every step of a conversation works with.
@@ -157,12 +179,19 @@ impl<'a> Conversation<'a> {
                         continue;
                     }
                     self.context.push_turn(message);
-                    let (results, interrupted) = (Vec::new(), None);
-                    open = Some(OpenTurn { calls, results, interrupted, is_redacted });
+                    open = Some(OpenTurn::new(calls, is_redacted));
                 }
                 Entry::Intent { call } => {
                     if let Some(open) = &mut open {
                         open.interrupted = Some(call);
+                        open.intents += 1;
+                    }
+                }
+                Entry::Verdict { step, position, denied } => {
+                    self.show_again(step.into());
+                    if let Some(open) = &mut open {
+                        let verdict = denied.map_or(Verdict::Approved, Verdict::Denied);
+                        open.verdicts.insert(position, verdict);
                     }
                 }
                 Entry::Result { step } => {
@@ -178,7 +207,7 @@ impl<'a> Conversation<'a> {
                     }
                     self.take_answer(&call, &text, is_error).await?;
                     let Some(turn) = &mut open else { break };
-                    turn.interrupted = None;
+                    (turn.interrupted, turn.intents) = (None, 0);
                     turn.results.push(self.context.result(call, text, is_error));
                     if turn.results.len() == turn.calls.len() {
                         let results = open.take().map(|turn| turn.results).unwrap_or_default();

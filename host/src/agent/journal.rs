@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::RunError;
+use super::conversation::Verdict;
 use super::model::{ProviderMessage, Turn};
+use crate::approval::{Approval, CallPosition, NewApproval};
 use crate::clock::Timestamp;
 use crate::store::{Durability, Store};
 use crate::tasks::{Fence, Task};
@@ -34,6 +36,15 @@ pub(super) enum Entry<E = Event, M = Box<ProviderMessage>> {
     Intent {
         /// From 0.
         call: usize,
+    },
+    /// Somebody decided about a call of the turn, or nobody did in time.
+    Verdict {
+        /// The decision, redacted.
+        step: StoredStep<E>,
+        /// The call.
+        position: CallPosition,
+        /// Why it is not made. None if it is.
+        denied: Option<String>,
     },
     /// The next call of the turn has ended.
     Result {
@@ -83,7 +94,8 @@ impl<'a> Journal<'a> {
         task: &'a Task,
         fence: Fence,
     ) -> Result<(Self, Vec<Entry>), RunError> {
-        let entries = if task.attempts > 1 { read(store, task).await? } else { Vec::new() };
+        // Each claim has a new fence, also after a pause, which is no attempt.
+        let entries = if fence > Fence(1) { read(store, task).await? } else { Vec::new() };
         let position = i64::try_from(entries.len()).unwrap_or(i64::MAX);
         Ok((Self { store, task, fence, position }, entries))
     }
@@ -117,6 +129,42 @@ impl<'a> Journal<'a> {
     /// Records the end of a call.
     pub(super) async fn record_result(&mut self, step: &Step) -> Result<(), RunError> {
         self.append(&Entry::Result { step: step.into() }, Durability::Process).await
+    }
+
+    /// Records what was decided about a call.
+    pub(super) async fn record_verdict(
+        &mut self,
+        step: &Step,
+        position: CallPosition,
+        verdict: &Verdict,
+    ) -> Result<(), RunError> {
+        let denied = match verdict {
+            Verdict::Approved => None,
+            Verdict::Denied(why) => Some(why.clone()),
+        };
+        let entry = Entry::Verdict { step: step.into(), position, denied };
+        self.append(&entry, Durability::Process).await
+    }
+
+    /// The approvals of the run.
+    pub(super) async fn approvals(&self) -> Result<Vec<Approval>, RunError> {
+        Ok(self.store.approvals_of_run(self.task).await?)
+    }
+
+    /// Pauses the task until these approvals and those still pending are decided, at most until `until`.
+    ///
+    /// # Errors
+    /// Always: [`RunError::Paused`], or if the store is unavailable.
+    pub(super) async fn pause(
+        &self,
+        approvals: Vec<NewApproval>,
+        until: Timestamp,
+    ) -> Result<(), RunError> {
+        if !self.store.pause(self.task, self.fence, approvals, until).await? {
+            // As for an entry that is not stored.
+            std::future::pending::<()>().await;
+        }
+        Err(RunError::Paused)
     }
 
     async fn append(
@@ -156,6 +204,7 @@ pub(super) async fn read(store: &Store, task: &Task) -> Result<Vec<Entry>, RunEr
 pub(super) fn time_used(entries: &[Entry]) -> Duration {
     let (mut used, mut until) = (0_i64, i64::MIN);
     for entry in entries {
+        // Waiting for a decision takes no time of the run's.
         let (Entry::Turn { step, .. } | Entry::Result { step }) = entry else { continue };
         let end = step.at.saturating_add(i64::try_from(step.micros).unwrap_or(i64::MAX));
         // Calls that ran at the same time count once.
@@ -168,7 +217,9 @@ pub(super) fn time_used(entries: &[Entry]) -> Duration {
 /// The steps of these entries.
 pub(super) fn steps(entries: Vec<Entry>) -> Vec<Step> {
     let steps = entries.into_iter().filter_map(|entry| match entry {
-        Entry::Turn { step, .. } | Entry::Result { step } => Some(step.into()),
+        Entry::Turn { step, .. } | Entry::Verdict { step, .. } | Entry::Result { step } => {
+            Some(step.into())
+        }
         Entry::Intent { .. } => None,
     });
     steps.collect()

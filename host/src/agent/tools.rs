@@ -1,6 +1,6 @@
 //! The tools of one run: maps the names that the model uses to the plugins that implement them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -13,7 +13,7 @@ use crate::ids::{AgentId, PluginName, RequestId, TenantId};
 use crate::plugins::{PluginUnavailable, Plugins};
 use crate::sandbox::{Binding, PluginError, Refusal, Subject};
 use crate::tasks::Task;
-use crate::tenants::Agent;
+use crate::tenants::{Agent, Policy, ToolPolicy};
 use crate::tool::{FINAL_ANSWER, READ_RESULT, Tool};
 use crate::trace::ToolCall;
 use crate::trace::redact::Redactor;
@@ -47,8 +47,8 @@ impl ToolsError {
 pub enum Unavailable {
     /// The agent has no such tool.
     Unknown,
-    /// It may change data, and the agent does not allow that.
-    Destructive(String),
+    /// The agent does not allow it: it may change data, or a policy denies it.
+    Denied(String),
 }
 
 /// The longest name of a tool that all providers accept, in bytes.
@@ -59,10 +59,20 @@ struct Entry {
     /// Its position among the descriptions.
     index: usize,
     source: ToolSource,
+    permission: Permission,
     /// The argument that gets the idempotency key, which the model does not see.
     key_argument: Option<String>,
     /// Prepared by the first call in a run.
     check: OnceCell<ArgumentCheck>,
+}
+
+/// Whether a run may call a tool.
+enum Permission {
+    Allowed,
+    /// Once a person has approved the call.
+    Asked,
+    /// For this reason.
+    Denied(String),
 }
 
 /// What carries out the calls of a tool.
@@ -83,6 +93,7 @@ enum ToolSource {
 pub struct Tools {
     request_id: RequestId,
     allow_destructive: bool,
+    policies: BTreeMap<String, ToolPolicy>,
     descriptions: Vec<Tool>,
     /// By the names that the model sees.
     by_name: HashMap<String, Entry>,
@@ -182,6 +193,7 @@ impl Tools {
         Self {
             request_id,
             allow_destructive: agent.definition.allow_destructive_tools,
+            policies: agent.definition.tool_policies.clone(),
             descriptions: Vec::new(),
             by_name: HashMap::new(),
             notes: Vec::new(),
@@ -218,11 +230,43 @@ impl Tools {
 
     fn insert(&mut self, tool: Tool, source: ToolSource) {
         let index = self.descriptions.len();
-        self.by_name.insert(
-            tool.name.clone(),
-            Entry { index, source, key_argument: None, check: OnceCell::new() },
-        );
+        let permission = match source {
+            ToolSource::Plugin { .. } => self.permission(&tool),
+            ToolSource::Context | ToolSource::Answer => Permission::Allowed,
+        };
+        let entry = Entry { index, source, permission, key_argument: None, check: OnceCell::new() };
+        self.by_name.insert(tool.name.clone(), entry);
         self.descriptions.push(tool);
+    }
+
+    /// What the agent's policies say about a tool.
+    fn permission(&self, tool: &Tool) -> Permission {
+        let name = &tool.name;
+        let Some(ToolPolicy { policy, digest }) = self.policies.get(name) else {
+            return match tool.destructive && !self.allow_destructive {
+                false => Permission::Allowed,
+                true => Permission::Denied(format!(
+                    "the tool {name} may change things, and this agent does not let webhook runs call \
+                     such tools (allow_destructive_tools, tool_policies)"
+                )),
+            };
+        };
+        let is_same = digest.as_ref().is_none_or(|digest| *digest == tool.digest());
+        match policy {
+            Policy::Deny => Permission::Denied(format!(
+                "this agent does not let runs call the tool {name} (tool_policies)"
+            )),
+            _ if !is_same => Permission::Denied(format!(
+                "the tool {name} has changed since this agent was allowed to call it (the digest in tool_policies)"
+            )),
+            Policy::Allow => Permission::Allowed,
+            Policy::Ask => Permission::Asked,
+        }
+    }
+
+    /// Whether a person has to approve a call of this tool.
+    pub(super) fn asks(&self, name: &str) -> bool {
+        self.by_name.get(name).is_some_and(|entry| matches!(entry.permission, Permission::Asked))
     }
 
     /// What a run goes on without, one sentence each.
@@ -274,9 +318,13 @@ impl Tools {
     /// nothing, and one that gets an idempotency key changes nothing a second time.
     pub(super) fn must_not_repeat(&self, name: &str) -> bool {
         let takes_key = self.by_name.get(name).is_some_and(|entry| entry.key_argument.is_some());
-        self.description(name).is_some_and(|tool| {
-            tool.destructive && !tool.idempotent && !takes_key && self.allow_destructive
-        })
+        let is_called = self
+            .by_name
+            .get(name)
+            .is_some_and(|entry| !matches!(entry.permission, Permission::Denied(_)));
+        is_called
+            && !takes_key
+            && self.description(name).is_some_and(|tool| tool.destructive && !tool.idempotent)
     }
 
     /// Whether a tool changes nothing.
@@ -302,7 +350,7 @@ impl Tools {
             Err(Unavailable::Unknown) => {
                 return self.refuse(call, format!("the agent has no tool {:?}", call.name));
             }
-            Err(Unavailable::Destructive(why)) => return self.refuse(call, why),
+            Err(Unavailable::Denied(why)) => return self.refuse(call, why),
         };
         let subject = self.subject(task.tenant, task.agent);
         let arguments = match &entry.key_argument {
@@ -343,23 +391,25 @@ impl Tools {
         arguments: String,
     ) -> Result<Result<String, PluginError>, Unavailable> {
         // Those of an agent, outside a run, are all plugins'.
-        let ToolSource::Plugin { own_name, binding } = &self.find(name)?.source else {
+        let entry = self.find(name)?;
+        let ToolSource::Plugin { own_name, binding } = &entry.source else {
             return Err(Unavailable::Unknown);
         };
+        if matches!(entry.permission, Permission::Asked) {
+            return Err(Unavailable::Denied(format!(
+                "a person has to approve each call of the tool {name}, which only a run can wait for (tool_policies)"
+            )));
+        }
         let subject = self.subject(agent.tenant, agent.id);
         Ok(binding.call_tool(subject, own_name.clone(), arguments).await.value)
     }
 
     fn find(&self, name: &str) -> Result<&Entry, Unavailable> {
         let entry = self.by_name.get(name).ok_or(Unavailable::Unknown)?;
-        let destructive = self.descriptions.get(entry.index).is_none_or(|tool| tool.destructive);
-        if destructive && !self.allow_destructive {
-            return Err(Unavailable::Destructive(format!(
-                "the tool {name} may change things, and this agent does not let webhook runs call \
-                 such tools (allow_destructive_tools)"
-            )));
+        match &entry.permission {
+            Permission::Denied(why) => Err(Unavailable::Denied(why.clone())),
+            Permission::Allowed | Permission::Asked => Ok(entry),
         }
-        Ok(entry)
     }
 
     fn subject(&self, tenant: TenantId, agent: AgentId) -> Subject {

@@ -111,6 +111,8 @@ pub struct ToolAnswer {
     parameters: Value,
     /// Whether it may change data.
     destructive: bool,
+    /// Of all that is known of the tool. An entry of `tool_policies` with this digest holds until the tool changes.
+    digest: String,
 }
 
 impl<'a> AgentAnswer<'a> {
@@ -169,6 +171,7 @@ impl ToolAnswer {
             description: tool.description.clone(),
             parameters: tool.input_schema.clone(),
             destructive: tool.destructive,
+            digest: tool.digest(),
         }
     }
 }

@@ -6,8 +6,11 @@ use utoipa::ToSchema;
 use utoipa::openapi::Ref;
 use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
+use super::approval::ApprovalAnswer;
 use super::parsed;
 use super::task::TaskDetails;
+use crate::access::approval_links::ApprovalLinks;
+use crate::approval::Approval;
 use crate::clock::Timestamp;
 use crate::ids::{TaskId, TenantId};
 use crate::tasks::Task;
@@ -26,6 +29,9 @@ pub enum Kind {
     ToolCallRequest,
     /// The tool returned; data is the request and its result.
     ToolCallResult,
+    /// A person decides whether a tool is called, and the task is paused until then; data is the approval, with links
+    /// for the decision. The event has no id, and comes again if the client reconnects meanwhile.
+    ApprovalRequest,
     /// A part of the model's text, as it arrives; data is text. What the model writes before it calls a tool comes as
     /// chunks too. The parts since the last event of another kind are, in the end, the answer.
     Chunk,
@@ -103,6 +109,13 @@ impl TaskEvent {
             RunEvent::TextRestarted => Some(Self::started(task)),
             RunEvent::StepCompleted(step) => Self::of_step(task, step),
         }
+    }
+
+    /// The event of a pause for a decision.
+    #[must_use]
+    pub fn approval(task: &Task, approval: &Approval, links: &ApprovalLinks) -> Self {
+        let data = json!(ApprovalAnswer::new(approval, Some(links)));
+        Self::new(task, Kind::ApprovalRequest, approval.created_at, data)
     }
 
     /// The event of a part of the model's text.

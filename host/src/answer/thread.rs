@@ -87,6 +87,17 @@ fn message(event: &Event) -> Value {
             "digest": ran.as_ref().map(|ran| &ran.digest),
             "metrics": ran.as_ref().map_or_else(|| json!({}), |ran| json!(ran.cost)),
         }),
+        Event::Approval { call, is_unknown, decision, by, comment } => json!({
+            "role": "system",
+            "content": format!("the call of {} was {decision}", call.name),
+            "tool_call_id": call.id,
+            "tool_name": call.name,
+            "arguments": parsed(&call.arguments),
+            "outcome_was_unknown": is_unknown,
+            "decision": decision,
+            "decided_by": by,
+            "comment": comment,
+        }),
         Event::UserTokens { items } => json!({
             "role": "system",
             "content": "tokens of the user came with the request",

@@ -15,7 +15,9 @@ use crate::gateway::{DataFolder, Gateway};
 use crate::http::Services;
 use crate::ids::{AgentId, KeyId, Name, PluginName, TenantId};
 use crate::settings::Settings;
-use crate::tenants::{AgentDefinition, Budget, KeyHolder, NewKey, OnUnknown, Precondition, Tenant};
+use crate::tenants::{
+    AgentDefinition, ApprovalRules, Budget, KeyHolder, NewKey, OnUnknown, Precondition, Tenant,
+};
 use crate::watch::Watch;
 
 /// Arguments of `wardgate serve`.
@@ -190,6 +192,8 @@ fn demo_agent() -> AgentDefinition {
         allow_destructive_tools: false,
         turns_max: None,
         on_unknown: OnUnknown::default(),
+        tool_policies: BTreeMap::new(),
+        approvals: ApprovalRules::default(),
         idempotency_arguments: BTreeMap::new(),
         show_images: false,
         output_schema: None,

@@ -2,6 +2,7 @@
 //! commands call these routes like any other client.
 
 mod agents;
+mod approvals;
 mod channels;
 mod keys;
 mod models;
@@ -26,6 +27,7 @@ use super::error::ApiError;
 use super::extract::{PathParams, header_key};
 use super::layers::record_tenant;
 use super::state::HttpState;
+use crate::access::approval_links::ApprovalLinks;
 use crate::access::webhooks::Webhooks;
 use crate::access::{Access, AdminCaller, OperatorCaller};
 use crate::channel::Channels;
@@ -47,6 +49,7 @@ pub(super) struct AdminState {
     pub(super) channels: Channels,
     pub(super) vault: Vault,
     pub(super) webhooks: Webhooks,
+    pub(super) approval_links: ApprovalLinks,
     /// The models of the settings, which all agents may use.
     pub(super) models: Arc<BTreeMap<String, ModelSettings>>,
     pub(super) clock: Clock,
@@ -84,6 +87,9 @@ pub(super) fn router() -> OpenApiRouter<HttpState> {
         .routes(routes!(tasks::read, tasks::remove))
         .routes(routes!(tasks::stop))
         .routes(routes!(tasks::recording))
+        .routes(routes!(approvals::list))
+        .routes(routes!(approvals::approve))
+        .routes(routes!(approvals::deny))
         .routes(routes!(usage::list))
         .routes(routes!(models::list))
         .routes(routes!(models::replace, models::remove))

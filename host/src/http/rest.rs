@@ -2,6 +2,7 @@
 //! the names that xpander's SDK uses. All of them share one implementation.
 
 mod agents;
+mod approvals;
 pub(super) mod follow;
 mod invoke;
 pub(super) mod tasks;
@@ -18,6 +19,7 @@ use super::error::ApiError;
 use super::state::HttpState;
 use super::submission::Submitter;
 use crate::access::Access;
+use crate::access::approval_links::ApprovalLinks;
 use crate::ids::{TaskId, TenantId, ThreadId};
 use crate::plugins::Plugins;
 use crate::runs::Runs;
@@ -40,6 +42,7 @@ pub(super) struct RestState {
     pub(super) submitter: Submitter,
     pub(super) events: EventStreams,
     pub(super) operations: Operations,
+    pub(super) approval_links: ApprovalLinks,
     /// The base of URLs in responses, without a trailing slash.
     pub(super) public_url: String,
     pub(super) shutdown_deadline: CancellationToken,
@@ -58,6 +61,9 @@ pub(super) fn router() -> OpenApiRouter<HttpState> {
         .routes(routes!(tasks::stop))
         .routes(routes!(tasks::thread))
         .routes(routes!(tasks::full_thread))
+        .routes(routes!(approvals::list))
+        .routes(routes!(approvals::approve))
+        .routes(routes!(approvals::deny))
         .routes(routes!(agents::list_array))
         .routes(routes!(agents::call_tool))
         .routes(routes!(tasks::history))

@@ -7,6 +7,7 @@ use axum::extract::FromRef;
 use tokio_util::sync::CancellationToken;
 
 use super::admin::AdminState;
+use super::approvals::ApprovalState;
 use super::body::BodyReader;
 use super::budget::BodyBudget;
 use super::concurrency::{Operations, Streams};
@@ -19,6 +20,7 @@ use super::submission::Submitter;
 use super::webhook::WebhookState;
 use super::webhook_url::WebhookUrlState;
 use crate::access::Access;
+use crate::access::approval_links::ApprovalLinks;
 use crate::access::webhooks::Webhooks;
 use crate::answer::PostRunRecorder;
 use crate::bulk::BulkLane;
@@ -44,6 +46,8 @@ pub struct Services {
     pub store: Store,
     /// Tokens and URLs of agents' own webhooks.
     pub webhooks: Webhooks,
+    /// Links by which a person decides about a tool call.
+    pub approval_links: ApprovalLinks,
     /// The secrets of tenants.
     pub vault: Vault,
     /// Channels for providers' webhooks.
@@ -83,6 +87,7 @@ struct States {
     hooks: Arc<HookState>,
     rest: Arc<RestState>,
     admin: Arc<AdminState>,
+    approvals: Arc<ApprovalState>,
     metrics: Arc<MetricsState>,
     layers: Arc<LayerState>,
 }
@@ -95,6 +100,7 @@ impl HttpState {
             runs,
             store,
             webhooks,
+            approval_links,
             vault,
             channels,
             post_run,
@@ -138,6 +144,7 @@ impl HttpState {
             store: store.clone(),
             runs: runs.clone(),
             clock: clock.clone(),
+            approval_links: approval_links.clone(),
             limit: streams.clone(),
             shutdown_deadline: shutdown_deadline.clone(),
         };
@@ -150,8 +157,14 @@ impl HttpState {
             submitter,
             events,
             operations: Operations::new(operations_per_tenant_max),
+            approval_links: approval_links.clone(),
             public_url,
             shutdown_deadline,
+        };
+        let approvals = ApprovalState {
+            store: store.clone(),
+            runs: runs.clone(),
+            links: approval_links.clone(),
         };
         let metrics = MetricsState {
             access: access.clone(),
@@ -168,6 +181,7 @@ impl HttpState {
             channels,
             vault,
             webhooks,
+            approval_links,
             models,
             clock,
         };
@@ -181,6 +195,7 @@ impl HttpState {
             hooks: Arc::new(hooks),
             rest: Arc::new(rest),
             admin: Arc::new(admin),
+            approvals: Arc::new(approvals),
             metrics: Arc::new(metrics),
             layers: Arc::new(layers),
         }))
@@ -220,6 +235,7 @@ surface_states! {
     hooks: HookState,
     rest: RestState,
     admin: AdminState,
+    approvals: ApprovalState,
     metrics: MetricsState,
     layers: LayerState,
 }

@@ -124,6 +124,11 @@ impl Lease {
         self.pause = pause;
     }
 
+    /// Gives up a lease that the store no longer has.
+    pub(in crate::runs) fn forget(mut self) {
+        self.finished = true;
+    }
+
     /// Stores the end of the run of `task`, which is this lease's task. Returns false if the lease was lost: nothing
     /// is stored then. Retries for about half a minute if the store fails, for example because the disk is full.
     pub(in crate::runs) async fn finish(

@@ -12,7 +12,7 @@ use tracing::Instrument as _;
 use super::Runs;
 use super::lease::{Lease, Leases};
 use super::registry::Running;
-use crate::agent::{RunContext, Runner};
+use crate::agent::{RunContext, RunEnd, Runner};
 use crate::bulk::{BULK_BYTES, BulkLane, TenantCell};
 use crate::ids::AgentId;
 use crate::settings::QueueSettings;
@@ -229,7 +229,11 @@ async fn run_task(
     let agent = OnceLock::new();
     let outcome = tokio::select! {
         outcome = outcome(&context, &task, fence, &running.log, &agent) => match outcome {
-            Ok(outcome) => Some(outcome),
+            Ok(RunEnd::Ended(outcome)) => Some(outcome),
+            Ok(RunEnd::Paused) => {
+                tracing::debug!("task paused");
+                return lease.forget();
+            }
             Err(StoreFailed) => return lease.release_after(STORE_PAUSE),
         },
         outcome = running.stopped() => outcome.map(|outcome| ended_from_outside(&context, &running.log, outcome)),
@@ -273,14 +277,14 @@ async fn outcome(
     fence: Fence,
     log: &RunLog,
     used: &OnceLock<Arc<Agent>>,
-) -> Result<Outcome, StoreFailed> {
+) -> Result<RunEnd, StoreFailed> {
     if task.attempts > context.settings.attempts_max {
         let reason = format!(
             "given up after {} attempts, all ended by the death of a worker (fault: host)",
             task.attempts - 1
         );
         context.runner.show_recorded(task, log).await.map_err(|error| store_failed(&error))?;
-        return Ok(end_with_reason(context, log, EndStatus::Error, reason));
+        return Ok(RunEnd::Ended(end_with_reason(context, log, EndStatus::Error, reason)));
     }
     match context.agent(task).await {
         Ok(Some(agent)) => {
@@ -289,14 +293,14 @@ async fn outcome(
             let time_max = context.settings.run_time_max;
             let run = RunContext { tokens, log, fence, time_max };
             match context.runner.run(agent, task, run).await {
-                Ok(outcome) => Ok(outcome),
+                Ok(end) => Ok(end),
                 Err(error) => Err(store_failed(&error)),
             }
         }
         Ok(None) => {
             let reason = "the agent does not exist any more".to_owned();
             context.runner.show_recorded(task, log).await.map_err(|error| store_failed(&error))?;
-            Ok(end_with_reason(context, log, EndStatus::Failed, reason))
+            Ok(RunEnd::Ended(end_with_reason(context, log, EndStatus::Failed, reason)))
         }
         Err(error) => Err(store_failed(&error)),
     }

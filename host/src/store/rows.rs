@@ -41,7 +41,8 @@ pub(super) use whole_text;
 macro_rules! status_of {
     () => {
         "coalesce(t.ended, CASE WHEN EXISTS (SELECT 1 FROM leases l WHERE l.tenant_id = t.tenant_id \
-         AND l.task_sequence = t.sequence) THEN 'executing' ELSE 'pending' END)"
+         AND l.task_sequence = t.sequence) THEN 'executing' WHEN EXISTS (SELECT 1 FROM later d \
+         WHERE d.task_sequence = t.sequence AND d.is_paused) THEN 'paused' ELSE 'pending' END)"
     };
 }
 pub(super) use status_of;
@@ -51,7 +52,8 @@ macro_rules! select_tasks {
     ($($where:literal),+ $(,)?) => {
         concat!(
             "SELECT t.sequence, t.id, t.tenant_id, t.agent_id, \
-             coalesce(t.ended, iif(l.task_sequence IS NULL, 'pending', 'executing')), \
+             coalesce(t.ended, CASE WHEN l.task_sequence IS NOT NULL THEN 'executing' \
+                 WHEN d.is_paused THEN 'paused' ELSE 'pending' END), \
              coalesce(l.attempts, r.attempts, d.attempts, t.attempts), t.created_at, \
              coalesce(l.started_at, r.started_at, d.started_at, t.started_at), t.finished_at, \
              t.thread, t.source, ",

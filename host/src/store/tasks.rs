@@ -1,6 +1,7 @@
 //! Accepts, leases and finishes tasks through the writer, and reads them.
 
 pub(super) mod accept;
+pub(super) mod approvals;
 pub(super) mod chunks;
 pub(super) mod claim;
 pub(super) mod deliveries;

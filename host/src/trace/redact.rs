@@ -184,6 +184,13 @@ impl Redactor {
                 logs: logs.into_iter().map(|line| self.text(line)).collect(),
                 ran: ran.map(|ran| Box::new(self.redact_run(*ran))),
             },
+            Event::Approval { call, is_unknown, decision, by, comment } => Event::Approval {
+                call: self.call(call),
+                is_unknown,
+                decision,
+                by,
+                comment: comment.map(|comment| self.text(comment)),
+            },
             Event::UserTokens { items } => Event::UserTokens { items },
             // The run and its secrets are long gone; the task that the call is about was redacted then.
             after @ Event::PluginCall { .. } => after,

@@ -50,9 +50,11 @@ impl EventStream {
                 if event.starts_with(':') {
                     continue;
                 }
-                let (id, _) = event.split_once('\n').unwrap();
-                self.last_id = id.trim_start_matches("id:").trim().to_owned();
-                return Some(parse_event(&event));
+                let (id, event) = parse_event(&event);
+                if let Some(id) = id {
+                    self.last_id = id;
+                }
+                return Some(event);
             }
             let chunk = tokio::time::timeout(EVENT_TIMEOUT, self.response.chunk()).await;
             let Some(chunk) = chunk.expect("no event comes").unwrap() else {
@@ -85,17 +87,24 @@ impl EventStream {
     }
 }
 
-/// Parses one event: an `id:` line and one `data:` line, without a name or a second line of data.
-fn parse_event(event: &str) -> Value {
-    let (id, data) = event.split_once('\n').unwrap_or_else(|| panic!("two lines: {event:?}"));
-    assert!(id.starts_with("id:"), "{event:?}");
+/// Parses one event: an `id:` line and one `data:` line, without a name or a second line of data. An approval request,
+/// which stands outside the order of the run, has no id.
+fn parse_event(event: &str) -> (Option<String>, Value) {
+    let (id, data) = match event.split_once('\n') {
+        Some((id, data)) => {
+            assert!(id.starts_with("id:"), "{event:?}");
+            (Some(id.trim_start_matches("id:").trim().to_owned()), data)
+        }
+        None => (None, event),
+    };
     let data = data.strip_prefix("data:").unwrap_or_else(|| panic!("not data: {event:?}"));
     let event: Value = serde_json::from_str(data).unwrap_or_else(|_| panic!("not JSON: {data:?}"));
     let fields: Vec<_> = event.as_object().unwrap().keys().collect();
     assert_eq!(fields, FIELDS, "{event}");
     let time = event["time"].as_str().unwrap();
     assert!(time.ends_with("+00:00") && time.len() == 32, "{time}");
-    event
+    assert_eq!(id.is_none(), event["type"] == "approval_request", "{event}");
+    (id, event)
 }
 
 /// The types of events, in order.

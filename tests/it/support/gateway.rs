@@ -19,7 +19,7 @@ use wardgate::plugins::PluginUnavailable;
 use wardgate::secrets::{PlainSecret, SecretUses};
 use wardgate::settings::Settings;
 use wardgate::tenants::{
-    AgentDefinition, Budget, Installer, KeyHolder, NewKey, OnUnknown, Precondition,
+    AgentDefinition, ApprovalRules, Budget, Installer, KeyHolder, NewKey, OnUnknown, Precondition,
 };
 use wardgate::vault::NewSecret;
 
@@ -44,6 +44,8 @@ pub(crate) fn agent(name: &str) -> AgentDefinition {
         allow_destructive_tools: false,
         turns_max: None,
         on_unknown: OnUnknown::default(),
+        tool_policies: BTreeMap::new(),
+        approvals: ApprovalRules::default(),
         idempotency_arguments: BTreeMap::new(),
         show_images: false,
         output_schema: None,

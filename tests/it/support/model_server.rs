@@ -143,7 +143,12 @@ impl ModelServer {
 
     /// Replaces the script with this reply.
     pub(crate) fn set_reply(&self, reply: Reply) {
-        self.state.script.lock().unwrap().0 = VecDeque::from([reply]);
+        self.set_script([reply]);
+    }
+
+    /// Replaces the script.
+    pub(crate) fn set_script(&self, replies: impl IntoIterator<Item = Reply>) {
+        self.state.script.lock().unwrap().0 = replies.into_iter().collect();
     }
 
     /// Releases this many turns that are held now or later.

@@ -9,6 +9,7 @@ use super::super::RunError;
 use super::super::arguments::REFUSED;
 use super::super::model::ToolResult;
 use super::super::tool_answer::Answer;
+use super::approvals::Verdict;
 use super::{Conversation, OpenTurn};
 use crate::clock::Timestamp;
 use crate::tasks::Task;
@@ -26,7 +27,7 @@ const CALLS_AT_ONCE_MAX: usize = 8;
 const ACCEPTED: &str = "the answer is accepted";
 
 /// What the model is told of a call whose outcome nobody knows.
-const UNKNOWN: &str = "its outcome is unknown: the gateway stopped while the tool ran. What it does may have been done. \
+pub(super) const UNKNOWN: &str = "its outcome is unknown: the gateway stopped while the tool ran. What it does may have been done. \
     Check before you call it again";
 
 /// What the model is told of a call that contains a secret, after a restart.
@@ -39,34 +40,46 @@ struct BegunCall {
     number: usize,
     call: ToolCall,
     at: Timestamp,
-    /// Why it is not made.
+    /// What is said in place of a result, if it is not made.
     refusal: Option<String>,
+    /// Whether an earlier attempt was about to make it, so that nobody knows what it has done.
+    is_unknown: bool,
 }
 
 impl Conversation<'_> {
     /// Makes the calls of a turn that have not ended, and returns the results of all. Calls that only read are made at
     /// the same time if they follow each other, all others one after the other.
-    pub(super) async fn call_tools(&mut self, turn: OpenTurn) -> Result<Vec<ToolResult>, RunError> {
-        let OpenTurn { calls, mut results, interrupted, is_redacted } = turn;
+    pub(super) async fn call_tools(
+        &mut self,
+        mut turn: OpenTurn,
+    ) -> Result<Vec<ToolResult>, RunError> {
+        self.get_verdicts(&mut turn).await?;
+        let mut results = std::mem::take(&mut turn.results);
+        let calls = std::mem::take(&mut turn.calls);
         let mut waiting = calls.into_iter().enumerate().skip(results.len()).peekable();
         while let Some((number, call)) = waiting.next() {
             let only_reads = self.tools.only_reads(&call.name);
-            let mut group = vec![self.begin_call(number, call).await?];
+            let mut group = vec![self.begin_call(&turn, number, call).await?];
             while only_reads
                 && let Some((number, call)) =
                     waiting.next_if(|(_, call)| self.tools.only_reads(&call.name))
             {
-                group.push(self.begin_call(number, call).await?);
+                group.push(self.begin_call(&turn, number, call).await?);
             }
-            let answers = self.answers(&group, interrupted, is_redacted).await?;
+            let answers = self.answers(&group).await?;
             for (begun, (answer, micros)) in group.into_iter().zip(answers) {
-                results.push(self.end_call(begun, answer, micros, interrupted).await?);
+                results.push(self.end_call(begun, answer, micros).await?);
             }
         }
         Ok(results)
     }
 
-    async fn begin_call(&mut self, number: usize, call: ToolCall) -> Result<BegunCall, RunError> {
+    async fn begin_call(
+        &mut self,
+        turn: &OpenTurn,
+        number: usize,
+        call: ToolCall,
+    ) -> Result<BegunCall, RunError> {
         let cost = u32::from(!self.gives_answer(&call));
         self.calls_left = self.calls_left.checked_sub(cost).ok_or_else(|| {
             let max = self.limits.tool_calls_max;
@@ -75,45 +88,36 @@ impl Conversation<'_> {
         })?;
         let (at, _) = self.trace.begin();
         self.trace.called(at, &call, self.tools.plugin_of(&call.name));
-        let refusal = self.tools.check_arguments(&call, self.trace.redactor).await.err();
-        self.bad_calls = if refusal.is_some() { self.bad_calls + 1 } else { 0 };
-        Ok(BegunCall { number, call, at, refusal })
+        let malformed = self.tools.check_arguments(&call, self.trace.redactor).await.err();
+        self.bad_calls = if malformed.is_some() { self.bad_calls + 1 } else { 0 };
+        let verdict = turn.verdicts.get(&self.position(turn, number));
+        let was_interrupted = turn.interrupted == Some(number);
+        let is_unknown = was_interrupted && verdict != Some(&Verdict::Approved);
+        let refusal = match verdict {
+            Some(Verdict::Denied(why)) => Some(why.clone()),
+            // Whatever is known of the tool today: its intent was recorded because it may change something.
+            _ if is_unknown => Some(format!("{}: {UNKNOWN}", call.name)),
+            _ if turn.is_redacted => Some(format!("{}: {NOT_STORED}", call.name)),
+            Some(Verdict::Approved) | None => malformed,
+        };
+        Ok(BegunCall { number, call, at, refusal, is_unknown })
     }
 
     /// Makes these calls at the same time. Returns their answers, each with the time that it took in microseconds.
-    async fn answers(
-        &mut self,
-        group: &[BegunCall],
-        interrupted: Option<usize>,
-        is_redacted: bool,
-    ) -> Result<Vec<(Answer, u64)>, RunError> {
+    async fn answers(&mut self, group: &[BegunCall]) -> Result<Vec<(Answer, u64)>, RunError> {
         for BegunCall { number, call, refusal, .. } in group {
-            let is_unknown = interrupted == Some(*number);
-            let is_made = refusal.is_none() && !is_unknown && !is_redacted;
-            if is_made && self.tools.must_not_repeat(&call.name) {
+            if refusal.is_none() && self.tools.must_not_repeat(&call.name) {
                 self.journal.record_intent(*number).await?;
             }
         }
-        let answers =
-            group.iter().map(|begun| self.answer(begun, interrupted, is_redacted).boxed());
+        let answers = group.iter().map(|begun| self.answer(begun).boxed());
         let answers: Vec<BoxFuture<'_, _>> = answers.collect();
         Ok(stream::iter(answers).buffered(CALLS_AT_ONCE_MAX).collect().await)
     }
 
-    async fn answer(
-        &self,
-        begun: &BegunCall,
-        interrupted: Option<usize>,
-        is_redacted: bool,
-    ) -> (Answer, u64) {
-        let BegunCall { number, call, refusal, .. } = begun;
+    async fn answer(&self, BegunCall { number, call, refusal, .. }: &BegunCall) -> (Answer, u64) {
         let begun = Instant::now();
         let answer = match refusal {
-            // Whatever is known of the tool today: its intent was recorded because it may change something.
-            _ if interrupted == Some(*number) => {
-                self.tools.refuse(call, format!("{}: {UNKNOWN}", call.name))
-            }
-            _ if is_redacted => self.tools.refuse(call, format!("{}: {NOT_STORED}", call.name)),
             Some(why) => self.tools.refuse(call, why.clone()),
             None if self.gives_answer(call) => self.accept_answer(call).await,
             None => {
@@ -140,10 +144,9 @@ impl Conversation<'_> {
     /// are malformed again and again.
     async fn end_call(
         &mut self,
-        BegunCall { number, call, at, .. }: BegunCall,
+        BegunCall { call, at, is_unknown, .. }: BegunCall,
         answer: Answer,
         micros: u64,
-        interrupted: Option<usize>,
     ) -> Result<ToolResult, RunError> {
         let answer = match self.gives_answer(&call) {
             true => answer,
@@ -163,7 +166,6 @@ impl Conversation<'_> {
             Event::Tool { result, .. } => result.clone(),
             _ => String::new(),
         };
-        let is_unknown = interrupted == Some(number);
         let fails = is_unknown && self.agent.definition.on_unknown == OnUnknown::Fail;
         // Not recorded, so that every further attempt fails too.
         if !fails {

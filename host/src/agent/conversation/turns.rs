@@ -120,9 +120,7 @@ impl<'a> Conversation<'a> {
                 let calls = tool_calls.clone();
                 let message = AssistantMessage { text, tool_calls, provider_message };
                 self.context.push_turn(message);
-                let (results, interrupted) = (Vec::new(), None);
-                let turn = OpenTurn { calls, results, interrupted, is_redacted: false };
-                return Ok(TurnEnd::ToolsCalled(turn));
+                return Ok(TurnEnd::ToolsCalled(OpenTurn::new(calls, false)));
             }
         };
         Err(RunError::failed(reason))

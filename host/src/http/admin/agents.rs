@@ -24,13 +24,16 @@ use super::{AdminAuth, AdminState};
 use crate::agent::check_output_schema;
 use crate::ids::{AgentId, Name, PluginName, TenantId};
 use crate::secrets::PlainSecret;
-use crate::tenants::{Agent, AgentDefinition, Precondition};
+use crate::tenants::{Agent, AgentDefinition, ApprovalRules, Precondition};
 
 /// The longest system prompt, and the longest description, of an agent.
 const INSTRUCTIONS_BYTES_MAX: usize = 256 << 10;
 /// The most arguments of tools that get an idempotency key, and the longest name of one or of its tool, in bytes.
 const KEY_ARGUMENTS_MAX: usize = 100;
 const KEY_ARGUMENT_BYTES_MAX: usize = 256;
+
+/// The most policies about tools.
+const POLICIES_MAX: usize = 1000;
 
 const DESCRIPTION_BYTES_MAX: usize = 4 << 10;
 
@@ -378,6 +381,20 @@ fn check(definition: &AgentDefinition) -> Result<(), ApiError> {
         return refuse(
             "idempotency_arguments has more than 100 entries, or one that is longer than 256 bytes",
         );
+    }
+    let longest = definition
+        .tool_policies
+        .iter()
+        .map(|(tool, policy)| tool.len().max(policy.digest.as_ref().map_or(0, String::len)));
+    if definition.tool_policies.len() > POLICIES_MAX
+        || longest.max().is_some_and(|longest| longest > KEY_ARGUMENT_BYTES_MAX)
+    {
+        return refuse(
+            "tool_policies has more than 1,000 entries, or one that is longer than 256 bytes",
+        );
+    }
+    if !(1..=ApprovalRules::SECONDS_MAX).contains(&definition.approvals.seconds_max) {
+        return refuse("approvals.seconds_max can be 1 to 2,592,000 (30 days)");
     }
     if let Some(limit) = definition.budget.zero() {
         return refuse(&format!("budget.{limit} is 0: no run could do anything"));

@@ -121,7 +121,8 @@ pub(super) struct Operation {
 
 /// Call one of an agent's tools directly and return its result.
 ///
-/// A tool that may change data is refused with 403, unless the agent permits such tools (`allow_destructive_tools`).
+/// A tool that may change data is refused with 403, unless the agent permits such tools (`allow_destructive_tools`,
+/// `tool_policies`). So is one whose calls a person has to approve.
 #[utoipa::path(post, path = "/agents/{id}/operations/{tool}",
     operation_id = "call_tool", tag = "agents",
     params(("id" = String, Path, description = "The agent's id"),
@@ -160,7 +161,7 @@ pub(super) async fn call_tool(
     };
     let answer = answered.map_err(|refused| match refused {
         Unavailable::Unknown => ApiError::not_found("Tool"),
-        Unavailable::Destructive(why) => ApiError::caller(403, why),
+        Unavailable::Denied(why) => ApiError::caller(403, why),
     })?;
     match &answer {
         Ok(_) => tracing::info!(agent = %agent.id, tool, "a tool was called directly"),

@@ -1,6 +1,7 @@
 //! A task's progress as server-sent events: live while the task runs in this process, and replayed from the trace for
 //! later clients.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
@@ -18,9 +19,10 @@ use super::super::error::{ApiError, ErrorBody};
 use super::super::extract::{PathParams, TenantAuth};
 use super::super::responses::ReadErrors;
 use super::{RestState, find};
+use crate::access::approval_links::ApprovalLinks;
 use crate::answer::event::{SentEvent, TaskEvent};
 use crate::clock::{Clock, Timestamp};
-use crate::ids::{TaskId, TenantId};
+use crate::ids::{ApprovalId, TaskId, TenantId};
 use crate::runs::{Follower, Runs, STOPPED};
 use crate::store::{Store, StoreError};
 use crate::tasks::{Status, Task};
@@ -129,6 +131,7 @@ pub(in super::super) struct EventStreams {
     pub(in super::super) store: Store,
     pub(in super::super) runs: Runs,
     pub(in super::super) clock: Clock,
+    pub(in super::super) approval_links: ApprovalLinks,
     /// The streams that are open, counted for each tenant.
     pub(in super::super) limit: Streams,
     /// Ends all streams.
@@ -158,6 +161,7 @@ impl EventStreams {
             let _permit = permit;
             let follower = streams.runs.follow(task);
             let (sent, text_end, started) = (0, 0, false);
+            let announced = HashSet::new();
             let stream = EventStream {
                 streams,
                 tenant,
@@ -168,6 +172,7 @@ impl EventStreams {
                 sent,
                 text_end,
                 started,
+                announced,
             };
             if let Err(error) = stream.send_all().await {
                 tracing::warn!(%task, %error, "an event stream broke off");
@@ -197,6 +202,8 @@ struct EventStream {
     text_end: usize,
     /// Whether the event of the task's start (`task_updated`) has been reached.
     started: bool,
+    /// The approvals that the client has been told of.
+    announced: HashSet<ApprovalId>,
 }
 
 /// The client has disconnected.
@@ -215,7 +222,11 @@ impl EventStream {
                 let _gone = self.finish(&task).await?;
                 return Ok(());
             }
-            if task.status == Status::Executing && self.send_started(&task).await.is_err() {
+            let has_started = matches!(task.status, Status::Executing | Status::Paused);
+            if has_started && self.send_started(&task).await.is_err() {
+                return Ok(());
+            }
+            if task.status == Status::Paused && self.announce_approvals(&task).await?.is_err() {
                 return Ok(());
             }
             tokio::select! {
@@ -243,6 +254,24 @@ impl EventStream {
                 return Ok(());
             }
         }
+    }
+
+    /// Sends the approvals that the task waits for. They are read from the store, since the run has ended that asked.
+    async fn announce_approvals(
+        &mut self,
+        task: &Task,
+    ) -> Result<Result<(), Disconnected>, StoreError> {
+        for approval in self.streams.store.approvals_of_task(task).await? {
+            if approval.decided.is_some() || !self.announced.insert(approval.id) {
+                continue;
+            }
+            let event = TaskEvent::approval(task, &approval, &self.streams.approval_links);
+            let data = serde_json::to_string(&event).unwrap_or_default();
+            if self.events.send(sse::Event::default().data(data)).await.is_err() {
+                return Ok(Err(Disconnected));
+            }
+        }
+        Ok(Ok(()))
     }
 
     async fn send_started(&mut self, task: &Task) -> Result<(), Disconnected> {
@@ -298,6 +327,7 @@ impl EventStream {
         match new {
             Some(new) if !new.is_empty() => {
                 let id = EventId { attempt: task.attempts, index, text_end: self.text_end };
+                self.after = Some(id);
                 self.send_as(&id.to_string(), &TaskEvent::text(task, at, new)).await
             }
             _ => Ok(()),
@@ -330,11 +360,18 @@ impl EventStream {
         self.send_end(&task).await
     }
 
-    async fn send(&self, task: &Task, index: usize, event: TaskEvent) -> Result<(), Disconnected> {
+    async fn send(
+        &mut self,
+        task: &Task,
+        index: usize,
+        event: TaskEvent,
+    ) -> Result<(), Disconnected> {
         let id = EventId { attempt: task.attempts, index, text_end: 0 };
         if self.after.is_some_and(|after| after.includes(id)) {
             return Ok(());
         }
+        // A run that goes on after a pause goes through the same events once more.
+        self.after = Some(id);
         self.send_as(&id.to_string(), &event).await
     }
 

@@ -32,6 +32,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     migration!("0012", "journal"),
     migration!("0013", "spending"),
     migration!("0014", "models"),
+    migration!("0015", "approvals"),
 ];
 
 /// Applies the migrations that a database lacks.

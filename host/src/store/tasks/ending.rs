@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use sqlx::Row as _;
 
+use super::approvals::{DELETE_APPROVALS, WITHDRAW};
 use super::chunks;
 use super::chunks::{ChunkRange, Chunked, Chunker, LongWrite, Part};
 use super::deliveries::make_due;
@@ -42,8 +43,9 @@ pub(in crate::store) const FINAL_BY_OWNER: &str =
 
 /// Deletes everything that belongs to a task, in an order that the foreign keys allow. The idempotency key is deleted
 /// too: no key points at a task that does not exist (CONTRACT section 4).
-pub(in crate::store) const DELETE: [&str; 8] = [
+pub(in crate::store) const DELETE: [&str; 9] = [
     DELETE_JOURNAL,
+    DELETE_APPROVALS,
     "DELETE FROM chunked_texts WHERE task_sequence = ?",
     "DELETE FROM result_rests WHERE task_sequence = ?",
     "DELETE FROM deliveries WHERE task_sequence = ?",
@@ -153,6 +155,8 @@ impl SingleWrite for End {
             .bind(sequence);
         execute(query, session.db).await?;
         execute(sqlx::query(DELETE_JOURNAL).bind(sequence), session.db).await?;
+        let withdraw = sqlx::query(WITHDRAW).bind(sequence).bind(session.now.micros());
+        execute(withdraw, session.db).await?;
         make_due(sequence, session).await?;
         let rest: Option<_> = self.rest.as_ref().map(|rest| (sequence, Arc::clone(rest)));
         insert_rests(rest.as_slice(), session).await?;

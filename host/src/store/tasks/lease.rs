@@ -42,7 +42,7 @@ const ORPHANED: &str = "\
 
 pub(in crate::store) const DUE: &str = "\
     DELETE FROM later WHERE due_at <= ? \
-    RETURNING tenant_id, task_sequence, attempts, fence, started_at";
+    RETURNING tenant_id, task_sequence, attempts - is_paused, fence, started_at";
 
 pub(in crate::store) const NEXT_DUE: &str = "SELECT due_at FROM later ORDER BY due_at LIMIT 1";
 

@@ -5,7 +5,9 @@ use sqlx::Row as _;
 
 use super::super::sqlite::{BatchStatement, open_writer};
 use super::*;
-use crate::store::tasks::{accept, chunks, claim, deliveries, ending, finish, lease, post_run};
+use crate::store::tasks::{
+    accept, approvals, chunks, claim, deliveries, ending, finish, lease, post_run,
+};
 
 fn lengths(statement: &'static BatchStatement) -> impl Iterator<Item = &'static str> {
     [1, 2, 64].into_iter().map(|rows| statement.parts(&vec![(); rows]).next().unwrap().0)
@@ -37,6 +39,11 @@ async fn no_statement_of_the_writer_reads_a_whole_table() {
             chunks::CLAIM,
             chunks::UNCLAIM,
             chunks::DELETE,
+            approvals::DECIDE,
+            approvals::EXPIRE,
+            approvals::WITHDRAW,
+            approvals::ANY_PENDING,
+            approvals::RESUME,
         ])
         .chain(ending::DELETE)
         .chain(ending::DELETE_STATE);
@@ -65,6 +72,7 @@ async fn no_statement_of_the_writer_reads_a_whole_table() {
                         | "x"
                         | "chunks"
                         | "chunked_texts"
+                        | "approvals"
                         | "c"
                 )
             )
