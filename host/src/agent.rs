@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::{Clock, Timestamp};
 use crate::ids::RequestId;
+use crate::mcp::McpServers;
 use crate::plugins::{PluginUnavailable, Plugins};
 use crate::secrets::UserTokens;
 use crate::settings::AgentSettings;
@@ -38,7 +39,7 @@ use model::{AssistantMessage, Message, Models, Turn, UserMessage};
 use output::OutputForm;
 pub use output::{OutputForms, check_output_schema};
 pub use tenant_models::{TenantModels, check_model_address};
-pub use tools::{Tools, ToolsError, Unavailable};
+pub use tools::{Tools, ToolsError, Unavailable, mcp_tool_name};
 
 /// How long a run waits before it asks for its tools again if there was no room for the plugin call.
 const TOOLS_PAUSE: Duration = Duration::from_secs(1);
@@ -52,6 +53,8 @@ pub struct Runner {
     pub plugins: Plugins,
     /// The models of the settings and of tenants.
     pub models: TenantModels,
+    /// The MCP servers of tenants.
+    pub mcp: McpServers,
     /// The time of the trace's steps.
     pub clock: Clock,
     /// The limits of a run.
@@ -138,7 +141,7 @@ impl Runner {
         }
         let budget = agent.definition.budget.seconds_max.map(Duration::from_secs);
         let time_max = budget.map_or(run.time_max, |budget| budget.min(run.time_max));
-        let conversed = self.converse(&models, agent, task, run.fence, time_max, &trace).await;
+        let conversed = self.converse(&models, agent, task, &run, time_max, &trace).await;
         let outcome = match conversed {
             Ok(result) => Outcome { status: EndStatus::Completed, result },
             Err(RunError::Store(error)) => return Err(error),
@@ -173,15 +176,15 @@ impl Runner {
         models: &Models,
         agent: &Agent,
         task: &Task,
-        fence: Fence,
+        run: &RunContext<'_>,
         time_max: Duration,
         trace: &Trace<'_>,
     ) -> Result<String, RunError> {
         let begun = Instant::now();
-        let (journal, recorded) = Journal::open(&self.store, task, fence).await?;
+        let (journal, recorded) = Journal::open(&self.store, task, run.fence).await?;
         let used = journal::time_used(&recorded);
         let time_left = time_max.saturating_sub(used).saturating_sub(begun.elapsed());
-        let conversation = self.go_on(models, agent, task, (journal, recorded), trace);
+        let conversation = self.go_on(models, agent, task, &run.tokens, (journal, recorded), trace);
         tokio::time::timeout(time_left, conversation).await.unwrap_or_else(|_| {
             let seconds = time_max.as_secs();
             Err(RunError::failed(format!("the run did not end within {seconds} seconds")))
@@ -194,13 +197,14 @@ impl Runner {
         models: &Models,
         agent: &Agent,
         task: &Task,
+        tokens: &UserTokens,
         (journal, recorded): (Journal<'_>, Vec<Entry>),
         trace: &Trace<'_>,
     ) -> Result<String, RunError> {
         let definition = &agent.definition;
         let model = models.get(&definition.model).map_err(RunError::Failed)?;
         let request_id = RequestId::next();
-        let mut tools = self.tools(agent, request_id).await?;
+        let mut tools = self.tools(agent, tokens, request_id).await?;
         for note in tools.notes() {
             trace.push(trace.begin(), Event::Note { text: note.clone() });
         }
@@ -239,9 +243,14 @@ impl Runner {
 
     /// The agent's tools. If there is no room to call a plugin for them, the run is not at fault and waits, within
     /// its time limit.
-    async fn tools(&self, agent: &Agent, request_id: RequestId) -> Result<Tools, RunError> {
+    async fn tools(
+        &self,
+        agent: &Agent,
+        tokens: &UserTokens,
+        request_id: RequestId,
+    ) -> Result<Tools, RunError> {
         loop {
-            match Tools::for_run(&self.plugins, agent, request_id).await {
+            match Tools::for_run(&self.plugins, &self.mcp, agent, tokens, request_id).await {
                 Err(error) if error.is_transient() => {
                     tracing::warn!(agent = %agent.id, %error, "a run waits for its tools");
                     tokio::time::sleep(TOOLS_PAUSE).await;

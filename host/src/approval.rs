@@ -28,7 +28,7 @@ pub struct NewApproval {
     pub position: CallPosition,
     /// The tool, as the model names it.
     pub tool: String,
-    /// The arguments, without secrets.
+    /// The arguments, which contain no secret.
     pub arguments: String,
     /// The hash of the call as the model made it: the decision holds for no other.
     pub call_hash: [u8; 32],

@@ -7,6 +7,7 @@ mod channel;
 mod compile;
 mod key;
 mod logging;
+mod mcp;
 mod model;
 mod plugin;
 mod progress;
@@ -78,6 +79,9 @@ enum Command {
     /// Set, list and remove models that a tenant brings along.
     #[command(subcommand)]
     Model(model::Model),
+    /// Set, list and remove MCP servers whose tools a tenant's agents may call.
+    #[command(subcommand)]
+    Mcp(mcp::Mcp),
     /// Write, test, install and manage plugins.
     #[command(subcommand)]
     Plugin(plugin::Plugin),
@@ -156,6 +160,7 @@ async fn execute(command: Command, settings: Settings) -> anyhow::Result<()> {
         Command::Plugin(plugin) => plugin.execute(&settings).await,
         Command::Task(task) => task.execute(&settings).await,
         Command::Model(model) => model.execute(&settings).await,
+        Command::Mcp(mcp) => mcp.execute(&settings).await,
         Command::Approval(approval) => approval.execute(&settings).await,
         Command::Usage(usage) => usage.execute(&settings).await,
         Command::Replay(replay) => Box::pin(replay.execute(&settings)).await,

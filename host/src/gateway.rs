@@ -28,6 +28,7 @@ use crate::http::budget::BodyBudget;
 use crate::http::serve::{ServeLimits, serve};
 use crate::http::{Services, router};
 use crate::ids::{PluginName, TenantId};
+use crate::mcp::McpServers;
 use crate::outbox::{Deliveries, Outbox};
 use crate::plugins::{self, Plugins, StoreValues};
 use crate::runs::{self, Runs, Workers};
@@ -120,6 +121,7 @@ impl DataFolder {
                 &public_url,
             ),
             vault: self.vault(),
+            mcp: McpServers::new(self.store.clone(), self.vault()),
             channels: Channels::new(self.store.clone(), self.vault(), &public_url),
             post_run: PostRunRecorder::new(self.store.clone(), self.clock.clone()),
             models: Arc::new(settings.models.clone()),
@@ -247,6 +249,7 @@ impl Gateway {
                 store.clone(),
                 folder.vault(),
             ),
+            mcp: services.mcp.clone(),
             clock: folder.clock.clone(),
             limits: settings.agent.clone(),
             budgets: Budgets::new(store.clone(), folder.clock.clone()),

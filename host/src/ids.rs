@@ -196,6 +196,9 @@ const THREAD_ID_BYTES_MAX: usize = 512;
 /// The longest plugin name, in bytes: it becomes a file name and a metric label.
 const PLUGIN_NAME_BYTES_MAX: usize = 64;
 
+/// The maximum length of an MCP server's name: half of what a tool's name may have.
+const MCP_SERVER_NAME_BYTES_MAX: usize = 32;
+
 /// The longest name of an agent or a tenant, in bytes: it appears in lists and log lines.
 const NAME_BYTES_MAX: usize = 128;
 
@@ -265,6 +268,23 @@ text_id!(
             Err("is that of the built-in model")
         } else if !text.bytes().all(allowed) || text.starts_with('.') {
             Err("may hold letters, digits, dots, underscores and hyphens only, and not start with a dot")
+        } else {
+            Ok(())
+        }
+    }
+);
+
+text_id!(
+    /// The name of an MCP server within a tenant: lower-case letters, digits and hyphens. Tools are named
+    /// `server__tool`, so it has no underscore.
+    McpServerName, "MCP server name", |text| {
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if text.is_empty() {
+            Err("is empty")
+        } else if text.len() > MCP_SERVER_NAME_BYTES_MAX {
+            Err("is longer than 32 characters")
+        } else if !text.bytes().all(allowed) {
+            Err("may hold lower-case letters, digits and hyphens only")
         } else {
             Ok(())
         }

@@ -36,6 +36,7 @@ pub mod agent;
 pub mod answer;
 pub mod fixture;
 pub mod intake;
+pub mod mcp;
 pub mod plugins;
 pub mod replay;
 pub mod vault;

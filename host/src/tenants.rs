@@ -1,6 +1,7 @@
 //! The resources of a tenant: keys, agents, webhooks and plugins. Data types only.
 
 mod channel;
+mod mcp_server;
 mod model;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 pub use channel::{Channel, ChannelAnswer, ChannelDefinition, ChannelThreads, Verification};
+pub use mcp_server::{AgentMcpServer, McpAuth, McpServerDefinition, TenantMcpServer};
 pub use model::{ModelDefinition, TenantModel};
 
 use crate::clock::Timestamp;
@@ -118,6 +120,9 @@ pub struct AgentDefinition {
     /// The plugins whose tools it may call.
     #[serde(default)]
     pub tools: Vec<PluginName>,
+    /// The tenant's MCP servers whose tools it may call.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mcp_servers: Vec<AgentMcpServer>,
     /// The plugin that maps its payloads. Without one, `dot-mapper` is used if a caller sends `params_mapping`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mapper: Option<PluginName>,
@@ -135,7 +140,7 @@ pub struct AgentDefinition {
     #[serde(default, skip_serializing_if = "OnUnknown::is_default")]
     pub on_unknown: OnUnknown,
     /// Which of its tools it may call in runs, by the name that the model sees. For all others, `allow_destructive_tools`
-    /// decides.
+    /// decides: those of MCP servers count as changing data, whatever their servers say.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tool_policies: BTreeMap<String, ToolPolicy>,
     /// How long a run waits for a person's decision, and what happens then.
@@ -231,9 +236,22 @@ pub struct ToolPolicy {
     /// Whether it is called.
     pub policy: Policy,
     /// The digest that the tool had when this was decided, as the agent's tools are listed with it. If the tool has
-    /// another one, it has changed since and is denied.
+    /// another one, it has changed since and is denied. Required for a tool of an MCP server, which can change at any time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// Whether the tool only reads, and sends nothing to where it should not be known. Overrides its annotations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only_reads: Option<bool>,
+    /// Whether a second call with the same arguments changes nothing more. Overrides its annotations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotent: Option<bool>,
+}
+
+impl From<Policy> for ToolPolicy {
+    /// The policy for a tool as its annotations describe it.
+    fn from(policy: Policy) -> Self {
+        Self { policy, digest: None, only_reads: None, idempotent: None }
+    }
 }
 
 /// Whether a run calls a tool when the model wants it to.
@@ -387,6 +405,19 @@ impl Installer {
             Self::Admin => "admin",
         }
     }
+}
+
+/// What a tenant's admin or an operator has defined for the tenant under a name, as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Defined<N, D> {
+    /// Its name within the tenant.
+    pub name: N,
+    /// Its definition.
+    pub definition: D,
+    /// Who has set it.
+    pub set_by: Installer,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
 }
 
 /// A signature that was verified when the component was installed.

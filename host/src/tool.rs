@@ -24,13 +24,13 @@ pub struct Tool {
 }
 
 impl Tool {
-    /// A digest of all that the model and its caller know of the tool: a tool with another one is another tool.
+    /// A digest of all that is known of the tool but its name: a tool with another one does something else.
     #[must_use]
     pub fn digest(&self) -> String {
-        let Self { name, description, input_schema, output_schema, destructive, idempotent } = self;
-        let facts = serde_json::json!([
-            name, description, input_schema, output_schema, destructive, idempotent
-        ]);
+        let Self { name: _, description, input_schema, output_schema, destructive, idempotent } =
+            self;
+        let facts =
+            serde_json::json!([description, input_schema, output_schema, destructive, idempotent]);
         let digest = blake3::hash(facts.to_string().as_bytes()).to_hex();
         format!("blake3:{}", digest.get(..32).unwrap_or_default())
     }

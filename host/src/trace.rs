@@ -77,6 +77,9 @@ pub enum Event {
         call: ToolCall,
         /// The plugin that provides the tool. None if no plugin of the agent does.
         plugin: Option<String>,
+        /// The MCP server that provides the tool, if one does.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mcp_server: Option<String>,
         /// The result: JSON text, or the error as a sentence.
         result: String,
         /// Whether the result is an error.

@@ -13,13 +13,9 @@ use crate::support::{Answer, Client, Setup, poll_until};
 
 const CALL: Reply = Reply::Tool("calculate", r#"{"expression":"6*7"}"#);
 
-fn ask() -> ToolPolicy {
-    ToolPolicy { policy: Policy::Ask, digest: None }
-}
-
 fn asking(server: &ModelServer) -> Setup {
     Setup::new().model(server).agent(|agent| {
-        agent.tool_policies.insert("calculate".to_owned(), ask());
+        agent.tool_policies.insert("calculate".to_owned(), Policy::Ask.into());
     })
 }
 
@@ -255,6 +251,23 @@ async fn a_sender_of_webhooks_gets_no_link() {
 }
 
 #[tokio::test]
+async fn a_call_that_cannot_be_shown_is_not_asked_about() {
+    const TOKEN: &str = "hunter2hunter2";
+    let long = format!(r#"{{"expression":"{}"}}"#, "1+".repeat(10_000));
+    let secret = format!(r#"{{"expression":"{TOKEN}"}}"#);
+    for (arguments, why) in [(long, "too long to be read"), (secret, "contains a secret")] {
+        let call = Reply::Calls([("calculate".to_owned(), arguments)].into());
+        let server = ModelServer::start([call, Reply::Text("done")]).await;
+        let gateway = asking(&server).start().await;
+        let body = json!({"prompt": "Six times seven?", "user_tokens": {"m": TOKEN}});
+        assert_eq!(gateway.ask(body).await.json()["status"], "completed");
+        let (request, _) = server.requests().remove(1);
+        let told = request["messages"].as_array().unwrap().last().unwrap()["content"].to_string();
+        assert!(told.contains(why), "{told}");
+    }
+}
+
+#[tokio::test]
 async fn a_paused_task_that_is_stopped_or_deleted_leaves_nothing_to_decide() {
     let server = ModelServer::start([CALL]).await;
     let gateway = asking(&server).start().await;
@@ -304,7 +317,9 @@ async fn a_policy_allows_asks_or_denies_and_holds_for_the_tool_as_it_was() {
         let caller = gateway.agent_with(|agent| {
             agent.model = "scripted".to_owned();
             agent.tools = vec!["calculator".parse().unwrap()];
-            agent.tool_policies.insert("calculate".to_owned(), ToolPolicy { policy, digest });
+            agent
+                .tool_policies
+                .insert("calculate".to_owned(), ToolPolicy { digest, ..policy.into() });
         });
         caller.await.ask(json!({"prompt": "Six times seven?"})).await;
         let (request, _) = server.requests().remove(server_requests + 1);
@@ -313,7 +328,7 @@ async fn a_policy_allows_asks_or_denies_and_holds_for_the_tool_as_it_was() {
     }
     let caller = gateway.agent_with(|agent| {
         agent.tools = vec!["calculator".parse().unwrap()];
-        agent.tool_policies.insert("calculate".to_owned(), ask());
+        agent.tool_policies.insert("calculate".to_owned(), Policy::Ask.into());
     });
     let caller = caller.await;
     let target = format!("/agents/{}/operations/calculate", caller.agent);

@@ -8,9 +8,10 @@ use std::collections::BTreeSet;
 use reqwest::multipart::{Form, Part};
 use serde_json::json;
 use wardgate::ids::TenantId;
-use wardgate::tenants::{KeyHolder, Policy, ToolPolicy};
+use wardgate::tenants::{KeyHolder, Policy};
 
 use crate::support::document::{OpenApiDocument, Operation};
+use crate::support::mcp_server::{McpServer, Revision};
 use crate::support::{Answer, Call, Client, Gateway, agent, guest_path, poll_until};
 
 /// Routes that require no key, and why. (`/openapi.json` and `/docs`, which are not in the document, hold only what
@@ -47,6 +48,7 @@ struct TenantFixture {
     channel: String,
     /// The id of a pending approval.
     approval: String,
+    _mcp_server: McpServer,
 }
 
 impl TenantFixture {
@@ -70,7 +72,11 @@ impl TenantFixture {
         let key = key.json(&json!({"name": "unused"})).expect(201).await.json();
         let key_id = key["id"].as_str().unwrap().to_owned();
         let approval = pending_approval(gateway, tenant, &admin).await;
-        Self { tenant, caller, admin, task, key_id, channel, approval }
+        let mcp_server = McpServer::start(Revision::Stateless).await;
+        let target = format!("/admin/tenants/{tenant}/mcp-servers/{PLUGIN}");
+        let put = gateway.request("PUT", &target).key(&gateway.operator_key());
+        put.json(&json!({"url": mcp_server.url()})).expect(200).await;
+        Self { tenant, caller, admin, task, key_id, channel, approval, _mcp_server: mcp_server }
     }
 
     /// The tenant's value for a parameter of this name. Add the parameters of new routes here.
@@ -108,8 +114,7 @@ impl TenantFixture {
 async fn pending_approval(gateway: &Gateway, tenant: TenantId, admin: &str) -> String {
     let mut definition = agent("asks first");
     definition.tools = vec!["calculator".parse().unwrap()];
-    let policy = ToolPolicy { policy: Policy::Ask, digest: None };
-    definition.tool_policies.insert("calculate".to_owned(), policy);
+    definition.tool_policies.insert("calculate".to_owned(), Policy::Ask.into());
     let caller = gateway.new_agent(tenant, definition).await;
     caller.start_run(r#"calculate {"expression": "1+1"}"#).await;
     let approvals = format!("/admin/tenants/{tenant}/approvals");
@@ -153,6 +158,7 @@ fn with_body(call: Call, operation: &Operation<'_>) -> Call {
             json!({"name": PLUGIN, "agent": "tested", "verifier": "none"})
         }
         (_, Some("AgentDefinition")) => json!({"name": "tested"}),
+        (_, Some("McpServerDefinition")) => json!({"url": "http://127.0.0.1:9/mcp"}),
         (_, Some("ModelDefinition")) => json!({"kind": "anthropic", "model": "m"}),
         (_, Some("Invocation")) => json!({"id": THREAD, "input": {"text": "hi"}}),
         (_, Some("KeyAsked" | "Comment")) => json!({}),

@@ -3,6 +3,7 @@
 
 use serde_json::json;
 
+use crate::support::mcp_server::{McpServer, Revision};
 use crate::support::model_server::{MODEL_KEY, ModelServer, Reply};
 use crate::support::{Client, GatewayProcess, Home, wardgate};
 
@@ -45,7 +46,7 @@ async fn use_everything(gateway: &Client, agent: &Client) {
         format!("POST {} HTTP/1.1\r\nx: {}\r\n\r\n", in_query(&gateway.key), "x".repeat(100_000));
     gateway.exchange_raw(long.as_bytes()).await;
 
-    agent.ask(json!({"prompt": "hello"})).await;
+    agent.ask(json!({"prompt": "hello", "user_tokens": {"m": USER_TOKEN}})).await;
 }
 
 /// Sends requests with a key in places where it does not belong, its name in upper, lower and mixed case, besides the
@@ -98,8 +99,14 @@ async fn a_full_run_at_log_level_trace_writes_none_of_them() {
     let settings = home.write("settings.toml", &model.as_toml());
     let settings = settings.to_str().unwrap();
     let gateway = GatewayProcess::serve(&home, &["--settings", settings, "--log", "trace"]);
-    let file = home.write("agent.toml", "name = \"modelled\"\nmodel = \"scripted\"\n");
     let data = home.path().to_str().unwrap();
+    let mcp = McpServer::start(Revision::WithSessions).await;
+    let file = home.write("m.toml", &format!("url = {:?}\n", mcp.url()));
+    assert!(
+        wardgate(&["mcp", "apply", "m", file.to_str().unwrap(), "--data", data]).status.success()
+    );
+    let file = "name = \"modelled\"\nmodel = \"scripted\"\nmcp_servers = [{ server = \"m\" }]\n";
+    let file = home.write("agent.toml", file);
     let applied = wardgate(&[
         "agent",
         "apply",
@@ -115,6 +122,8 @@ async fn a_full_run_at_log_level_trace_writes_none_of_them() {
     let (_, token) = applied["webhook_path"].as_str().unwrap().rsplit_once('/').unwrap();
     let agent = Client::new(&gateway.listen, applied["agent_id"].as_str().unwrap(), &key, token);
     use_everything(&gateway, &agent).await;
+    let (headers, _) = mcp.requests().pop().unwrap();
+    assert_eq!(headers["authorization"], format!("Bearer {USER_TOKEN}"), "it was sent");
 
     let operator = gateway.startup_line["operator_key"].as_str().unwrap().to_owned();
     // An operator's key cannot call a tenant's agents.

@@ -10,6 +10,7 @@ pub(crate) mod events;
 pub(crate) mod gateway;
 pub(crate) mod gateway_process;
 pub(crate) mod home;
+pub(crate) mod mcp_server;
 pub(crate) mod model_server;
 pub(crate) mod model_wire;
 pub(crate) mod oci_registry;

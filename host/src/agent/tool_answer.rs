@@ -6,6 +6,7 @@ use crate::trace::PluginRun;
 /// The result of a tool call, as the model and the trace see it.
 pub(super) struct Answer {
     pub(super) plugin: Option<String>,
+    pub(super) mcp_server: Option<String>,
     pub(super) result: String,
     pub(super) is_error: bool,
     pub(super) logs: Vec<String>,

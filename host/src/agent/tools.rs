@@ -9,11 +9,13 @@ use tokio::sync::OnceCell;
 use super::arguments::ArgumentCheck;
 use super::context::Context;
 use super::tool_answer::Answer;
-use crate::ids::{AgentId, PluginName, RequestId, TenantId};
+use crate::ids::{AgentId, McpServerName, PluginName, RequestId, TenantId};
+use crate::mcp::{McpError, McpServers, McpSession};
 use crate::plugins::{PluginUnavailable, Plugins};
 use crate::sandbox::{Binding, PluginError, Refusal, Subject};
+use crate::secrets::UserTokens;
 use crate::tasks::Task;
-use crate::tenants::{Agent, Policy, ToolPolicy};
+use crate::tenants::{Agent, AgentMcpServer, Policy, ToolPolicy};
 use crate::tool::{FINAL_ANSWER, READ_RESULT, Tool};
 use crate::trace::ToolCall;
 use crate::trace::redact::Redactor;
@@ -83,6 +85,13 @@ enum ToolSource {
         own_name: String,
         binding: Arc<Binding>,
     },
+    /// An MCP server.
+    Mcp {
+        /// The tool's name at the server.
+        own_name: String,
+        server: McpServerName,
+        session: McpSession,
+    },
     /// The run itself: [`READ_RESULT`].
     Context,
     /// The run itself: [`FINAL_ANSWER`].
@@ -123,7 +132,9 @@ impl Tools {
     /// If the store cannot be read, or there is no room for the plugin call at the moment.
     pub(super) async fn for_run(
         plugins: &Plugins,
+        mcp: &McpServers,
         agent: &Agent,
+        tokens: &UserTokens,
         request_id: RequestId,
     ) -> Result<Self, ToolsError> {
         let mut tools = Self::new(agent, request_id);
@@ -134,6 +145,7 @@ impl Tools {
                 Ok(()) => {}
             }
         }
+        tools.add_of_mcp_servers(mcp, agent, tokens).await;
         for (tool, argument) in &agent.definition.idempotency_arguments {
             tools.hide_key_argument(tool, argument);
         }
@@ -228,10 +240,49 @@ impl Tools {
         Ok(())
     }
 
-    fn insert(&mut self, tool: Tool, source: ToolSource) {
+    /// Adds the tools of the agent's MCP servers, which are asked at the same time. The run goes on without those that
+    /// cannot be had.
+    async fn add_of_mcp_servers(&mut self, mcp: &McpServers, agent: &Agent, tokens: &UserTokens) {
+        let used = &agent.definition.mcp_servers;
+        let opened = used.iter().map(async |used| {
+            let token = tokens.get(used.server.as_str());
+            let session = mcp.session(agent.tenant, &used.server, token).await?;
+            let listed = session.tools(used.allowed_tools.as_deref()).await?;
+            Ok::<_, McpError>((session, listed))
+        });
+        let opened = futures::future::join_all(opened).await;
+        for (AgentMcpServer { server, .. }, opened) in used.iter().zip(opened) {
+            let (session, listed) = match opened {
+                Ok(opened) => opened,
+                Err(error) => {
+                    self.notes.push(format!(
+                        "the run goes on without the tools of the MCP server {server}: {error}"
+                    ));
+                    continue;
+                }
+            };
+            let notes = listed.notes.iter().map(|note| format!("the MCP server {server}: {note}"));
+            self.notes.extend(notes);
+            for mut tool in listed.tools {
+                let own_name = std::mem::take(&mut tool.name);
+                tool.name = mcp_tool_name(server, &own_name);
+                if self.by_name.contains_key(&tool.name) {
+                    self.notes.push(format!(
+                        "the MCP server {server} has several tools {own_name:?}: one is offered"
+                    ));
+                    continue;
+                }
+                let (server, session) = (server.clone(), session.clone());
+                self.insert(tool, ToolSource::Mcp { own_name, server, session });
+            }
+        }
+    }
+
+    fn insert(&mut self, mut tool: Tool, source: ToolSource) {
         let index = self.descriptions.len();
         let permission = match source {
-            ToolSource::Plugin { .. } => self.permission(&tool),
+            ToolSource::Plugin { .. } => self.permission(&mut tool, false),
+            ToolSource::Mcp { .. } => self.permission(&mut tool, true),
             ToolSource::Context | ToolSource::Answer => Permission::Allowed,
         };
         let entry = Entry { index, source, permission, key_argument: None, check: OnceCell::new() };
@@ -239,10 +290,11 @@ impl Tools {
         self.descriptions.push(tool);
     }
 
-    /// What the agent's policies say about a tool.
-    fn permission(&self, tool: &Tool) -> Permission {
+    /// What the agent's policies say about a tool. What they know better than its annotations is taken over.
+    fn permission(&self, tool: &mut Tool, is_foreign: bool) -> Permission {
         let name = &tool.name;
-        let Some(ToolPolicy { policy, digest }) = self.policies.get(name) else {
+        let Some(ToolPolicy { policy, digest, only_reads, idempotent }) = self.policies.get(name)
+        else {
             return match tool.destructive && !self.allow_destructive {
                 false => Permission::Allowed,
                 true => Permission::Denied(format!(
@@ -252,15 +304,26 @@ impl Tools {
             };
         };
         let is_same = digest.as_ref().is_none_or(|digest| *digest == tool.digest());
-        match policy {
-            Policy::Deny => Permission::Denied(format!(
-                "this agent does not let runs call the tool {name} (tool_policies)"
-            )),
-            _ if !is_same => Permission::Denied(format!(
+        let denied = match policy {
+            Policy::Deny => {
+                Some(format!("this agent does not let runs call the tool {name} (tool_policies)"))
+            }
+            _ if !is_same => Some(format!(
                 "the tool {name} has changed since this agent was allowed to call it (the digest in tool_policies)"
             )),
-            Policy::Allow => Permission::Allowed,
+            _ if is_foreign && digest.is_none() => Some(format!(
+                "tool_policies has no digest for the tool {name}, whose server can change it at any time"
+            )),
+            Policy::Allow | Policy::Ask => None,
+        };
+        if let Some(why) = denied {
+            return Permission::Denied(why);
+        }
+        tool.destructive = only_reads.map_or(tool.destructive, |only_reads| !only_reads);
+        tool.idempotent = idempotent.unwrap_or(tool.idempotent);
+        match policy {
             Policy::Ask => Permission::Asked,
+            _ => Permission::Allowed,
         }
     }
 
@@ -284,7 +347,15 @@ impl Tools {
     pub(super) fn plugin_of(&self, tool: &str) -> Option<String> {
         match &self.by_name.get(tool)?.source {
             ToolSource::Plugin { binding, .. } => Some(binding.name().to_string()),
-            ToolSource::Context | ToolSource::Answer => None,
+            ToolSource::Mcp { .. } | ToolSource::Context | ToolSource::Answer => None,
+        }
+    }
+
+    /// The MCP server that has this tool.
+    fn mcp_server_of(&self, tool: &str) -> Option<String> {
+        match &self.by_name.get(tool)?.source {
+            ToolSource::Mcp { server, .. } => Some(server.to_string()),
+            _ => None,
         }
     }
 
@@ -307,6 +378,7 @@ impl Tools {
     pub(super) fn refuse(&self, call: &ToolCall, why: String) -> Answer {
         Answer {
             plugin: self.plugin_of(&call.name),
+            mcp_server: self.mcp_server_of(&call.name),
             result: why,
             is_error: true,
             logs: Vec::new(),
@@ -357,9 +429,14 @@ impl Tools {
             None => call.arguments.clone(),
             Some(argument) => with_argument(&call.arguments, argument, &key),
         };
-        let subject = Subject { idempotency_key: Some(key.into()), ..subject };
         let (own_name, binding) = match &entry.source {
             ToolSource::Plugin { own_name, binding } => (own_name.clone(), binding),
+            ToolSource::Mcp { own_name, session, .. } => {
+                let called = session.call(own_name, &arguments, &key).await;
+                let (result, is_error) =
+                    called.unwrap_or_else(|error| (format!("{}: {error}", call.name), true));
+                return Answer { is_error, ..self.refuse(call, result) };
+            }
             // The conversation takes it before it comes to a call.
             ToolSource::Answer => {
                 return self.refuse(call, format!("{}: there is no answer to take", call.name));
@@ -368,16 +445,17 @@ impl Tools {
                 let read = context.read_result(&call.arguments);
                 let is_error = read.is_err();
                 let result = read.unwrap_or_else(|why| format!("{}: {why}", call.name));
-                return Answer { plugin: None, result, is_error, logs: Vec::new(), ran: None };
+                return Answer { is_error, ..self.refuse(call, result) };
             }
         };
+        let subject = Subject { idempotency_key: Some(key.into()), ..subject };
         let mut called = binding.call_tool(subject, own_name, arguments).await;
         let ran = Some(Box::new(called.take_run()));
         let (result, is_error) = match called.value {
             Ok(json) => (json, false),
             Err(error) => (format!("{}: {error}", call.name), true),
         };
-        Answer { plugin: self.plugin_of(&call.name), result, is_error, logs: called.logs, ran }
+        Answer { is_error, logs: called.logs, ran, ..self.refuse(call, result) }
     }
 
     /// Calls a tool directly. Arguments and result are JSON text.
@@ -446,6 +524,22 @@ fn read_result() -> Tool {
         destructive: false,
         idempotent: true,
     }
+}
+
+/// The name of a server's tool for models: `server__tool`, in the letters and the length that all providers accept. It
+/// does not depend on what other servers have. A name that has to be changed ends with a digest, so that it stays apart
+/// from others.
+#[must_use]
+pub fn mcp_tool_name(server: &McpServerName, tool: &str) -> String {
+    let is_accepted = |char: char| char.is_ascii_alphanumeric() || "_-".contains(char);
+    let accepted = tool.chars().map(|char| if is_accepted(char) { char } else { '_' });
+    let name = format!("{server}__{}", accepted.collect::<String>());
+    if tool.chars().all(is_accepted) && name.len() <= NAME_BYTES_MAX {
+        return name;
+    }
+    let digest = blake3::hash(format!("{server}__{tool}").as_bytes()).to_hex();
+    let (start, digest) = (name.get(..NAME_BYTES_MAX - 7).unwrap_or(&name), digest.get(..6));
+    format!("{start}_{}", digest.unwrap_or_default())
 }
 
 /// The name of a tool whose own name another plugin's tool has already. A name that would be too long ends with a digest

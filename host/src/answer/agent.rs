@@ -5,7 +5,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::ids::{AgentId, Name, TenantId};
-use crate::tenants::Agent;
+use crate::tenants::{Agent, McpAuth, TenantMcpServer};
 use crate::tool::Tool;
 
 /// The icon of every agent in lists; the product's SDK requires one.
@@ -116,9 +116,14 @@ pub struct ToolAnswer {
 }
 
 impl<'a> AgentAnswer<'a> {
-    /// Builds an agent with the tools of its plugins, or with the reason why they cannot be listed.
+    /// Builds an agent with its MCP servers, and with the tools of its plugins or the reason why they cannot be listed.
     #[must_use]
-    pub fn new(agent: &'a Agent, tools: Result<&[Tool], &'a str>, public_url: &str) -> Self {
+    pub fn new(
+        agent: &'a Agent,
+        servers: &[TenantMcpServer],
+        tools: Result<&[Tool], &'a str>,
+        public_url: &str,
+    ) -> Self {
         let definition = &agent.definition;
         let item = |plugin: &crate::ids::PluginName| GraphItem {
             id: format!("{}-{plugin}", agent.id),
@@ -128,6 +133,7 @@ impl<'a> AgentAnswer<'a> {
             targets: [],
             settings: None,
         };
+        let mcp_items = servers.iter().map(mcp_item);
         Self {
             id: agent.id,
             organization_id: agent.tenant,
@@ -145,7 +151,7 @@ impl<'a> AgentAnswer<'a> {
             model_name: &definition.model,
             webhook_url: format!("{public_url}/?agent_id={}&asynchronous=false", agent.id),
             access_scope: "organizational",
-            graph: definition.tools.iter().map(item).collect(),
+            graph: definition.tools.iter().map(item).chain(mcp_items).collect(),
             tools: tools
                 .unwrap_or_default()
                 .iter()
@@ -173,6 +179,31 @@ impl ToolAnswer {
             destructive: tool.destructive,
             digest: tool.digest(),
         }
+    }
+}
+
+/// The graph item of an MCP server. Its id is the one that `user_tokens` are sent under (CONTRACT X8).
+fn mcp_item(server: &TenantMcpServer) -> GraphItem {
+    let auth_type = match &server.definition.auth {
+        McpAuth::None => "none",
+        McpAuth::ApiKey { .. } => "api_key",
+        McpAuth::CustomHeaders { .. } => "custom_headers",
+    };
+    let name = server.name.to_string();
+    let settings = serde_json::json!({
+        "type": "remote",
+        "name": name,
+        "url": server.definition.url,
+        "transport": "streamable-http",
+        "auth_type": auth_type,
+    });
+    GraphItem {
+        id: name.clone(),
+        item_id: name.clone(),
+        name,
+        kind: "mcp",
+        targets: [],
+        settings: Some(serde_json::json!({"mcp_settings": settings})),
     }
 }
 

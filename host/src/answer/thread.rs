@@ -75,11 +75,12 @@ fn message(event: &Event) -> Value {
             },
         }),
         Event::Note { text } => json!({"role": "system", "content": text}),
-        Event::Tool { call, plugin, result, is_error, logs, ran } => json!({
+        Event::Tool { call, plugin, mcp_server, result, is_error, logs, ran } => json!({
             "role": "tool",
             "tool_call_id": call.id,
             "tool_name": call.name,
             "plugin": plugin,
+            "mcp_server": mcp_server,
             "arguments": parsed(&call.arguments),
             "content": parsed(result),
             "is_error": is_error,

@@ -5,6 +5,7 @@ mod agents;
 mod approvals;
 mod channels;
 mod keys;
+mod mcp_servers;
 mod models;
 mod plugin_state;
 mod plugins;
@@ -32,6 +33,7 @@ use crate::access::webhooks::Webhooks;
 use crate::access::{Access, AdminCaller, OperatorCaller};
 use crate::channel::Channels;
 use crate::clock::{Clock, Timestamp};
+use crate::mcp::McpServers;
 use crate::plugins::Plugins;
 use crate::runs::Runs;
 use crate::settings::ModelSettings;
@@ -48,6 +50,7 @@ pub(super) struct AdminState {
     pub(super) runs: Runs,
     pub(super) channels: Channels,
     pub(super) vault: Vault,
+    pub(super) mcp: McpServers,
     pub(super) webhooks: Webhooks,
     pub(super) approval_links: ApprovalLinks,
     /// The models of the settings, which all agents may use.
@@ -91,6 +94,9 @@ pub(super) fn router() -> OpenApiRouter<HttpState> {
         .routes(routes!(approvals::approve))
         .routes(routes!(approvals::deny))
         .routes(routes!(usage::list))
+        .routes(routes!(mcp_servers::list))
+        .routes(routes!(mcp_servers::replace, mcp_servers::remove))
+        .routes(routes!(mcp_servers::tools))
         .routes(routes!(models::list))
         .routes(routes!(models::replace, models::remove))
 }

@@ -121,6 +121,11 @@ impl ApiError {
         Self { fault: Fault::Host, retry: Retry::Safe, ..Self::caller(500, detail) }
     }
 
+    /// A server that the request needs failed, or refuses.
+    pub(super) fn upstream(detail: impl Into<String>) -> Self {
+        Self { fault: Fault::Upstream, retry: Retry::Safe, ..Self::caller(502, detail) }
+    }
+
     /// The resource does not exist, or the caller may not know that it does.
     pub(super) fn not_found(what: &str) -> Self {
         Self::caller(404, format!("{what} not found"))

@@ -26,6 +26,7 @@ use crate::answer::PostRunRecorder;
 use crate::bulk::BulkLane;
 use crate::channel::Channels;
 use crate::clock::Clock;
+use crate::mcp::McpServers;
 use crate::plugins::Plugins;
 use crate::runs::Runs;
 use crate::settings::{HttpSettings, ModelSettings};
@@ -50,6 +51,8 @@ pub struct Services {
     pub approval_links: ApprovalLinks,
     /// The secrets of tenants.
     pub vault: Vault,
+    /// The MCP servers of tenants.
+    pub mcp: McpServers,
     /// Channels for providers' webhooks.
     pub channels: Channels,
     /// Records plugin calls after a run.
@@ -102,6 +105,7 @@ impl HttpState {
             webhooks,
             approval_links,
             vault,
+            mcp,
             channels,
             post_run,
             models,
@@ -180,6 +184,7 @@ impl HttpState {
             runs,
             channels,
             vault,
+            mcp,
             webhooks,
             approval_links,
             models,

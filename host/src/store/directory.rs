@@ -2,8 +2,8 @@
 //! that plugins store. Few rows, read often and rarely changed.
 
 mod channels;
+mod definitions;
 mod keys;
-mod models;
 mod plugins;
 pub(super) mod secrets;
 mod tenants;

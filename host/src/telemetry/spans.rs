@@ -103,9 +103,11 @@ impl Ids<'_> {
                 let span = self.span(id, format!("chat {named}"), times(step), attributes);
                 Some(SpanData { span_kind: SpanKind::Client, ..span })
             }
-            Event::Tool { call, plugin, result, is_error, ran, .. } => {
+            Event::Tool { call, plugin, mcp_server, result, is_error, ran, .. } => {
                 // A name that no tool has, and an id that is none, are texts of the model: content.
-                let is_known = plugin.is_some() || OWN_TOOLS.contains(&call.name.as_str());
+                let is_known = plugin.is_some()
+                    || mcp_server.is_some()
+                    || OWN_TOOLS.contains(&call.name.as_str());
                 let name = if is_known || has_content { call.name.as_str() } else { "unknown" };
                 let mut attributes = vec![
                     operation("execute_tool"),

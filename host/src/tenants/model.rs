@@ -5,8 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use url::Url;
 
-use super::Installer;
-use crate::clock::Timestamp;
+use super::Defined;
 use crate::ids::{ModelName, SecretName};
 use crate::settings::{ModelSettings, Price, Protocol, StructuredOutput};
 
@@ -80,14 +79,4 @@ impl ModelDefinition {
 }
 
 /// A model of a tenant, as stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TenantModel {
-    /// Its name within the tenant, which its agents use.
-    pub name: ModelName,
-    /// Its definition.
-    pub definition: ModelDefinition,
-    /// Who has set it.
-    pub set_by: Installer,
-    /// When it was last changed.
-    pub updated_at: Timestamp,
-}
+pub type TenantModel = Defined<ModelName, ModelDefinition>;

@@ -98,7 +98,15 @@ impl RunLog {
             let micros = u64::try_from(now.micros() - at.micros()).unwrap_or_default();
             let result = format!("{}: it did not answer before the run ended", call.name);
             let logs = Vec::new();
-            let event = Event::Tool { call, plugin, result, is_error: true, logs, ran: None };
+            let event = Event::Tool {
+                call,
+                plugin,
+                mcp_server: None,
+                result,
+                is_error: true,
+                logs,
+                ran: None,
+            };
             self.push(RunEvent::StepCompleted(Step { at, micros, event }));
         }
     }
@@ -167,6 +175,7 @@ mod tests {
         let tool = step(Event::Tool {
             call: call.clone(),
             plugin: None,
+            mcp_server: None,
             result: "1".into(),
             is_error: false,
             logs: Vec::new(),

@@ -176,7 +176,8 @@ impl Redactor {
                 restarts,
             },
             Event::Note { text } => Event::Note { text: self.text(text) },
-            Event::Tool { call, plugin, result, is_error, logs, ran } => Event::Tool {
+            Event::Tool { call, plugin, mcp_server, result, is_error, logs, ran } => Event::Tool {
+                mcp_server,
                 call: self.call(call),
                 plugin,
                 result: self.text(result),

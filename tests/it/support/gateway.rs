@@ -44,6 +44,7 @@ pub(crate) fn agent(name: &str) -> AgentDefinition {
         allow_destructive_tools: false,
         turns_max: None,
         on_unknown: OnUnknown::default(),
+        mcp_servers: Vec::new(),
         tool_policies: BTreeMap::new(),
         approvals: ApprovalRules::default(),
         idempotency_arguments: BTreeMap::new(),

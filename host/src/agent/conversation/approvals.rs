@@ -52,6 +52,14 @@ impl Conversation<'_> {
                     self.take_verdict(turn, approval, decided, verdict, call).await?;
                 }
                 Some((approval, None)) => until = until.max(Some(approval.expires_at)),
+                None if self.trace.redactor.call(call.clone()) != call => {
+                    let why = format!(
+                        "{}: a person has to approve this call, and it contains a secret, which is not stored while \
+                         the task is paused",
+                        call.name
+                    );
+                    turn.verdicts.insert(position, Verdict::Denied(why));
+                }
                 None if call.arguments.len() > ARGUMENTS_BYTES_MAX => {
                     let why = format!(
                         "{}: a person has to approve this call, and its arguments are too long to be read: more than \
@@ -66,7 +74,7 @@ impl Conversation<'_> {
                         id: ApprovalId::random(),
                         position,
                         call_hash: call_hash(&call),
-                        arguments: self.trace.redactor.call(call.clone()).arguments,
+                        arguments: call.arguments,
                         tool: call.name,
                         expires_at,
                     });

@@ -155,6 +155,7 @@ impl Conversation<'_> {
         let event = Event::Tool {
             call: call.clone(),
             plugin: answer.plugin,
+            mcp_server: answer.mcp_server,
             result: answer.result.clone(),
             is_error: answer.is_error,
             logs: answer.logs,

@@ -24,7 +24,7 @@ use super::{AdminAuth, AdminState};
 use crate::agent::check_output_schema;
 use crate::ids::{AgentId, Name, PluginName, TenantId};
 use crate::secrets::PlainSecret;
-use crate::tenants::{Agent, AgentDefinition, ApprovalRules, Precondition};
+use crate::tenants::{Agent, AgentDefinition, AgentMcpServer, ApprovalRules, Precondition};
 
 /// The longest system prompt, and the longest description, of an agent.
 const INSTRUCTIONS_BYTES_MAX: usize = 256 << 10;
@@ -32,6 +32,8 @@ const INSTRUCTIONS_BYTES_MAX: usize = 256 << 10;
 const KEY_ARGUMENTS_MAX: usize = 100;
 const KEY_ARGUMENT_BYTES_MAX: usize = 256;
 
+/// The most MCP servers of an agent.
+const MCP_SERVERS_MAX: usize = 16;
 /// The most policies about tools.
 const POLICIES_MAX: usize = 1000;
 
@@ -313,6 +315,7 @@ async fn definition(
         return Err(ApiError::caller(422, format!("output_schema {why}")));
     }
     let tools = definition.tools.iter().map(|plugin| (plugin, "toolbox"));
+    check_has_mcp_servers(state, tenant, &definition).await?;
     let mapper = definition.mapper.iter().map(|plugin| (plugin, "payload-mapper"));
     let getter = definition.getter.iter().map(|plugin| (plugin, "response-getter"));
     for (plugin, role) in tools.chain(mapper).chain(getter) {
@@ -336,6 +339,32 @@ async fn check_has_model(
     let detail =
         format!("there is no model {model:?}, neither in the gateway's settings nor of the tenant");
     Err(ApiError::caller(422, detail))
+}
+
+/// Checks that the tenant has the MCP servers that an agent names, each of them once.
+async fn check_has_mcp_servers(
+    state: &AdminState,
+    tenant: TenantId,
+    definition: &AgentDefinition,
+) -> Result<(), ApiError> {
+    let used = &definition.mcp_servers;
+    if used.is_empty() {
+        return Ok(());
+    }
+    if used.len() > MCP_SERVERS_MAX {
+        return Err(ApiError::caller(422, "mcp_servers has more than 16 entries"));
+    }
+    let servers = state.store.mcp_servers(tenant).await?;
+    let mut seen = HashSet::new();
+    for AgentMcpServer { server, .. } in used {
+        let detail = match servers.iter().any(|known| known.name == *server) {
+            false => format!("the tenant has no MCP server {server}"),
+            true if seen.insert(server) => continue,
+            true => format!("mcp_servers names {server} twice"),
+        };
+        return Err(ApiError::caller(422, detail));
+    }
+    Ok(())
 }
 
 /// Checks that a plugin is installed and has this role.

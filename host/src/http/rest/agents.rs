@@ -100,7 +100,13 @@ pub(super) async fn read(
         Ok(tools) => Ok(tools),
     };
     let tools = tools.as_ref().map(Tools::descriptions).map_err(String::as_str);
-    Ok(json(StatusCode::OK, &AgentAnswer::new(&agent, tools, &state.public_url)))
+    let used = &agent.definition.mcp_servers;
+    let mut servers = match used.is_empty() {
+        true => Vec::new(),
+        false => state.store.mcp_servers(agent.tenant).await?,
+    };
+    servers.retain(|server| used.iter().any(|used| used.server == server.name));
+    Ok(json(StatusCode::OK, &AgentAnswer::new(&agent, &servers, tools, &state.public_url)))
 }
 
 /// How long a call waits before its second attempt, if its tenant already calls as many tools directly as it may. One

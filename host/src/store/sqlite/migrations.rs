@@ -33,6 +33,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     migration!("0013", "spending"),
     migration!("0014", "models"),
     migration!("0015", "approvals"),
+    migration!("0016", "mcp_servers"),
 ];
 
 /// Applies the migrations that a database lacks.

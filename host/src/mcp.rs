@@ -1,0 +1,321 @@
+//! MCP servers whose tools agents may call: streamable HTTP, the revisions of 2025 and of 2026-07-28.
+//!
+//! What a server sends is foreign: bounded in size, count and time before it is used, and what it says about its own
+//! tools (annotations) is not believed. A server that fails costs its own tools only.
+
+mod error;
+mod http_client;
+mod result;
+mod session;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use moka::sync::Cache;
+use zeroize::Zeroizing;
+
+use crate::clock::Timestamp;
+use crate::ids::{McpServerName, SecretName, TenantId};
+use crate::secrets::{SecretUse, UserToken};
+use crate::store::{Stamp, Store, StoreError};
+use crate::tenants::{Installer, McpServerDefinition, TenantMcpServer};
+use crate::trace::redact::Redactor;
+use crate::vault::{SealedSecrets, SecretFacts, Vault};
+pub use error::McpError;
+use http_client::McpHttpClient;
+pub use session::{ListedTools, McpSession};
+
+/// The most tenants whose servers are kept connected, and for how long without a run.
+const TENANTS_MAX: u64 = 1_000;
+const IDLE_TIME_MAX: Duration = Duration::from_secs(600);
+
+/// How long a server that could not be connected to is not tried again.
+const FAILURE_PAUSE: Duration = Duration::from_secs(5);
+
+/// The time limit of a call if its definition has none.
+const CALL_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// Headers that are the protocol's or the connection's own.
+const RESERVED_HEADERS: [&str; 9] = [
+    "accept",
+    "connection",
+    "content-length",
+    "content-type",
+    "host",
+    "last-event-id",
+    "mcp-protocol-version",
+    "mcp-session-id",
+    "transfer-encoding",
+];
+
+/// The MCP servers of all tenants. Clones share their connections.
+#[derive(Debug, Clone)]
+pub struct McpServers {
+    store: Store,
+    vault: Vault,
+    ready: Cache<TenantId, (Arc<TenantServers>, Stamp)>,
+    /// Held while the servers of a tenant are read, so that many runs that begin together do it once.
+    reading: Cache<TenantId, Arc<tokio::sync::Mutex<()>>>,
+}
+
+/// The servers of one tenant, by name. Those that cannot be used have a reason in their place.
+type TenantServers = BTreeMap<McpServerName, Result<Arc<Server>, String>>;
+
+/// A server that can be connected to.
+#[derive(Debug)]
+struct Server {
+    source: ServerSource,
+    connection: Connection,
+    /// The session that all runs share which have no token of a user.
+    session: tokio::sync::Mutex<SharedSession>,
+}
+
+/// What a server was made from. While it is the same, its session stays.
+#[derive(Debug, PartialEq, Eq)]
+struct ServerSource {
+    definition: McpServerDefinition,
+    set_by: Installer,
+    secrets_changed_at: Vec<(SecretName, Timestamp)>,
+}
+
+#[derive(Debug, Default)]
+enum SharedSession {
+    #[default]
+    None,
+    Open(McpSession),
+    Failed(Instant, McpError),
+}
+
+/// What is needed to connect to a server.
+#[derive(Debug, Clone)]
+struct Connection {
+    name: McpServerName,
+    url: url::Url,
+    set_by: Installer,
+    /// What it is called with.
+    headers: HeaderMap,
+    /// Replaces the secrets among them.
+    redactor: Redactor,
+    call_time_max: Duration,
+}
+
+impl McpServers {
+    /// The servers of all tenants of this store.
+    #[must_use]
+    pub fn new(store: Store, vault: Vault) -> Self {
+        let ready = Cache::builder().max_capacity(TENANTS_MAX).time_to_idle(IDLE_TIME_MAX).build();
+        Self { store, vault, ready, reading: Cache::new(TENANTS_MAX) }
+    }
+
+    /// A session with a tenant's server. With a token of a user it is a session of its own, which ends when it is
+    /// dropped; without one it is shared.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn session(
+        &self,
+        tenant: TenantId,
+        name: &McpServerName,
+        token: Option<&UserToken>,
+    ) -> Result<McpSession, McpError> {
+        let servers = self.of(tenant).await?;
+        let server = match servers.get(name) {
+            Some(Ok(server)) => server,
+            Some(Err(why)) => return Err(McpError::Definition(why.clone())),
+            None => return Err(McpError::Missing),
+        };
+        match token {
+            Some(token) => McpSession::open(&server.connection.with_token(token)?).await,
+            None => server.shared_session().await,
+        }
+    }
+
+    async fn of(&self, tenant: TenantId) -> Result<Arc<TenantServers>, StoreError> {
+        if let Some(servers) = self.known(tenant) {
+            return Ok(servers);
+        }
+        let reading = self.reading.get_with(tenant, Arc::default);
+        let _reading = reading.lock().await;
+        if let Some(servers) = self.known(tenant) {
+            return Ok(servers);
+        }
+        let changes = self.store.changes();
+        let known = self.ready.get(&tenant).map(|(servers, _)| servers).unwrap_or_default();
+        let before = changes.before_reading();
+        let stored = self.store.mcp_servers(tenant).await?;
+        let secrets = self.vault.sealed(tenant).await?;
+        let servers: TenantServers = stored
+            .into_iter()
+            .map(|server| (server.name.clone(), Server::make(server, &secrets, &known)))
+            .collect();
+        let servers = Arc::new(servers);
+        if let Some(stamp) = changes.stamp(Some(tenant), before) {
+            self.ready.insert(tenant, (Arc::clone(&servers), stamp));
+        }
+        Ok(servers)
+    }
+
+    /// The servers of a tenant, if they are ready and nothing of the tenant has changed since.
+    fn known(&self, tenant: TenantId) -> Option<Arc<TenantServers>> {
+        let (servers, stamp) = self.ready.get(&tenant)?;
+        self.store.changes().is_current(Some(tenant), stamp).then_some(servers)
+    }
+}
+
+impl Server {
+    /// A server, or why it cannot be used.
+    fn make(
+        server: TenantMcpServer,
+        secrets: &SealedSecrets,
+        known: &TenantServers,
+    ) -> Result<Arc<Self>, String> {
+        let TenantMcpServer { name, definition, set_by, .. } = server;
+        let mut secrets_changed_at = Vec::new();
+        for (_, secret, _) in definition.auth.headers() {
+            let facts = secrets.facts(secret).ok_or_else(|| {
+                format!("the tenant has no secret {secret} (`wardgate secret set {secret}`)")
+            })?;
+            check_secret(&facts, set_by)?;
+            secrets_changed_at.push((secret.clone(), facts.updated_at));
+        }
+        let source = ServerSource { definition, set_by, secrets_changed_at };
+        if let Some(Ok(same)) = known
+            .get(&name)
+            .filter(|known| known.as_ref().is_ok_and(|known| known.source == source))
+        {
+            return Ok(Arc::clone(same));
+        }
+        let (mut headers, mut redactor) = (HeaderMap::new(), Redactor::default());
+        for (header, secret, prefix) in source.definition.auth.headers() {
+            let opened =
+                secrets.open(secret).map_err(|error| error.to_string())?.unwrap_or_default();
+            let value = std::str::from_utf8(opened.newest().unwrap_or_default())
+                .map_err(|_| format!("the secret {secret} is not UTF-8"))?;
+            redactor.add(value);
+            let value = Zeroizing::new(format!("{prefix}{value}"));
+            let (header, value) = checked_header(header, &value)
+                .map_err(|why| format!("the secret {secret}: {why}"))?;
+            headers.insert(header, value);
+        }
+        let seconds_max = source.definition.seconds_max.map(|max| Duration::from_secs(max.into()));
+        let connection = Connection {
+            name,
+            url: source.definition.url.clone(),
+            set_by,
+            headers,
+            redactor,
+            call_time_max: seconds_max.unwrap_or(CALL_TIME_MAX),
+        };
+        Ok(Arc::new(Self { source, connection, session: tokio::sync::Mutex::default() }))
+    }
+
+    async fn shared_session(&self) -> Result<McpSession, McpError> {
+        // Held while a session is opened: others that come meanwhile share it, or its failure.
+        let mut shared = self.session.lock().await;
+        match &*shared {
+            SharedSession::Open(session) if session.is_open() => return Ok(session.clone()),
+            SharedSession::Failed(at, error) if at.elapsed() < FAILURE_PAUSE => {
+                return Err(error.clone());
+            }
+            _ => {}
+        }
+        let opened = McpSession::open(&self.connection).await;
+        *shared = match &opened {
+            Ok(session) => SharedSession::Open(session.clone()),
+            Err(error) => SharedSession::Failed(Instant::now(), error.clone()),
+        };
+        opened
+    }
+}
+
+impl Connection {
+    /// The same connection with a token of a user, which replaces what the definition has (CONTRACT X8).
+    fn with_token(&self, token: &UserToken) -> Result<Self, McpError> {
+        let mut connection = Self { headers: HeaderMap::new(), ..self.clone() };
+        let wrong = |why| McpError::Definition(format!("a token of the user: {why}"));
+        match token {
+            UserToken::Bearer(token) => {
+                connection.redactor.add(token);
+                let value = Zeroizing::new(format!("Bearer {}", token.as_str()));
+                let (name, value) = checked_header("authorization", &value).map_err(wrong)?;
+                connection.headers.insert(name, value);
+            }
+            UserToken::Headers(headers) => {
+                for (name, value) in headers {
+                    connection.redactor.add(value);
+                    let (name, value) = checked_header(name, value).map_err(wrong)?;
+                    connection.headers.insert(name, value);
+                }
+            }
+        }
+        Ok(connection)
+    }
+
+    fn client(&self) -> Result<McpHttpClient, McpError> {
+        McpHttpClient::new(&self.url, self.set_by, self.headers.clone())
+    }
+}
+
+/// Checks that a server may be given this secret. One that an admin has set may be anybody's, and gets none that an
+/// operator has set.
+fn check_secret(secret: &SecretFacts, set_by: Installer) -> Result<(), String> {
+    secret.uses.check(&secret.name, [SecretUse::Send]).map_err(|error| error.to_string())?;
+    if set_by == Installer::Admin && secret.set_by != Some(Installer::Admin) {
+        return Err(format!(
+            "an operator has set the secret {}, so only an MCP server that an operator has set may get it",
+            secret.name
+        ));
+    }
+    Ok(())
+}
+
+/// A header as it can be sent.
+fn checked_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let name = HeaderName::try_from(name).map_err(|_| "its header has no valid name".to_owned())?;
+    if RESERVED_HEADERS.contains(&name.as_str()) {
+        return Err(format!("the header {name} belongs to the protocol"));
+    }
+    let value = HeaderValue::try_from(value);
+    let mut value = value.map_err(|_| format!("its value cannot be sent in the header {name}"))?;
+    value.set_sensitive(true);
+    Ok((name, value))
+}
+
+/// Checks the definition of a server that is about to be set.
+///
+/// # Errors
+/// What is wrong with it, in one sentence.
+pub fn check_definition(definition: &McpServerDefinition, by: Installer) -> Result<(), String> {
+    let url = &definition.url;
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err("url is neither http nor https".to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
+        return Err(
+            "url has a user name, a password or a fragment; keys belong into secrets (auth)"
+                .to_owned(),
+        );
+    }
+    if url.as_str().len() > 2048 {
+        return Err("url is longer than 2,048 bytes".to_owned());
+    }
+    if by == Installer::Admin && url.scheme() != "https" {
+        return Err(
+            "url is not HTTPS; only an operator can set a server with another address".to_owned()
+        );
+    }
+    if by == Installer::Admin && !crate::outbound::is_public_host(url) {
+        return Err(
+            "url is not public; only an operator can set a server with such an address".to_owned()
+        );
+    }
+    if definition.seconds_max.is_some_and(|seconds| !(1..=3600).contains(&seconds)) {
+        return Err("seconds_max can be 1 to 3,600".to_owned());
+    }
+    for (header, secret, _) in definition.auth.headers() {
+        checked_header(header, "x").map_err(|why| format!("auth, {secret}: {why}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,238 @@
+//! A session with one server: lists its tools and calls them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, ClientConfig, Implementation, JsonObject,
+    PaginatedRequestParams, ProtocolVersion, RequestMetaObject,
+};
+use rmcp::service::{ClientLifecycleMode, ClientServiceExt as _, RoleClient, RunningService};
+use rmcp::transport::StreamableHttpClientTransport;
+use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
+use serde_json::Value;
+
+use super::Connection;
+use super::error::{McpError, own_words};
+use super::result;
+use crate::ids::McpServerName;
+use crate::tool::Tool;
+use crate::trace::redact::Redactor;
+
+/// The field of a call's `_meta` with its idempotency key.
+pub(super) const KEY_META: &str = "io.wardgate/idempotency-key";
+
+/// The time limit for the first exchange with a server: two attempts, for a newer and an older revision.
+const OPEN_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// The time limit of a list of tools, all its pages together.
+const LIST_TIME_MAX: Duration = Duration::from_secs(15);
+
+/// The most tools of a server that are offered to a model, and the most pages that are read for them.
+const TOOLS_MAX: usize = 128;
+const PAGES_MAX: usize = 20;
+
+/// The longest schema of a tool, and how much of its description is kept, in bytes.
+const SCHEMA_BYTES_MAX: usize = 64 << 10;
+const DESCRIPTION_BYTES_MAX: usize = 4 << 10;
+
+/// The longest message of a server, in bytes.
+const MESSAGE_BYTES_MAX: usize = 4 << 20;
+
+/// The most requests of a session at a time.
+const REQUESTS_MAX: usize = 256;
+
+/// A session. Clones share it; it ends with the last one.
+#[derive(Clone)]
+pub struct McpSession(Arc<Session>);
+
+struct Session {
+    name: McpServerName,
+    client: RunningService<RoleClient, ClientConfig>,
+    redactor: Redactor,
+    call_time_max: Duration,
+}
+
+impl fmt::Debug for McpSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("McpSession").field(&self.0.name).finish()
+    }
+}
+
+/// The tools of a server, by its own names.
+#[derive(Debug, Default)]
+pub struct ListedTools {
+    /// In the server's order. They count as changing data, whatever the server says.
+    pub tools: Vec<Tool>,
+    /// What is left out, one sentence each.
+    pub notes: Vec<String>,
+}
+
+impl McpSession {
+    /// Opens a session: with the newest revision if the server has it, else with an older one.
+    ///
+    /// # Errors
+    /// Why that cannot be done.
+    pub(super) async fn open(connection: &Connection) -> Result<Self, McpError> {
+        let mut config = StreamableHttpClientTransportConfig::with_uri(connection.url.as_str());
+        config.max_json_response_size = MESSAGE_BYTES_MAX;
+        config.max_sse_event_size = MESSAGE_BYTES_MAX;
+        config.max_concurrent_requests = REQUESTS_MAX;
+        let transport = StreamableHttpClientTransport::with_client(connection.client()?, config);
+        let own = Implementation::new("wardgate", env!("CARGO_PKG_VERSION"));
+        let lifecycle = ClientLifecycleMode::Auto {
+            preferred_versions: vec![ProtocolVersion::V_2026_07_28],
+            legacy_version: Some(ProtocolVersion::V_2025_11_25),
+        };
+        let opening =
+            ClientConfig::new(Default::default(), own).serve_with_lifecycle(transport, lifecycle);
+        let client = tokio::time::timeout(OPEN_TIME_MAX, opening)
+            .await
+            .map_err(|_| McpError::TooSlow(OPEN_TIME_MAX.as_secs()))?
+            .map_err(McpError::from)
+            .map_err(|error| error.redacted(&connection.redactor))?;
+        Ok(Self(Arc::new(Session {
+            name: connection.name.clone(),
+            client,
+            redactor: connection.redactor.clone(),
+            call_time_max: connection.call_time_max,
+        })))
+    }
+
+    /// Whether it can still be used.
+    pub(super) fn is_open(&self) -> bool {
+        !self.0.client.is_closed() && !self.0.client.peer().is_transport_closed()
+    }
+
+    /// Lists the server's tools, or those of these names. The list may come from a cache, for as long as the server
+    /// allows.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn tools(&self, allowed: Option<&[String]>) -> Result<ListedTools, McpError> {
+        let listing = tokio::time::timeout(LIST_TIME_MAX, self.list(allowed)).await;
+        let listed = listing.unwrap_or(Err(McpError::TooSlow(LIST_TIME_MAX.as_secs())));
+        listed.map_err(|error| error.redacted(&self.0.redactor))
+    }
+
+    async fn list(&self, allowed: Option<&[String]>) -> Result<ListedTools, McpError> {
+        let (mut listed, mut cursor, mut left_out) = (ListedTools::default(), None, 0_usize);
+        for _ in 0..PAGES_MAX {
+            let page = PaginatedRequestParams::default().with_cursor(cursor.take());
+            let page = self.0.client.peer().list_tools(Some(page)).await?;
+            for tool in page.tools {
+                let is_allowed =
+                    allowed.is_none_or(|names| names.iter().any(|name| *name == tool.name));
+                match checked(tool) {
+                    _ if !is_allowed => {}
+                    _ if listed.tools.len() == TOOLS_MAX => left_out += 1,
+                    Ok(tool) => listed.tools.push(tool),
+                    Err(note) => listed.notes.push(note),
+                }
+            }
+            cursor = page.next_cursor.filter(|cursor| !cursor.is_empty());
+            if cursor.is_none() {
+                break;
+            }
+        }
+        if left_out > 0 || cursor.is_some() {
+            listed.notes.push(format!(
+                "it has more tools than the {TOOLS_MAX} that are offered; allowed_tools can name others"
+            ));
+        }
+        let is_missing = |name: &&String| !listed.tools.iter().any(|tool| tool.name == **name);
+        let missing: Vec<_> = allowed.into_iter().flatten().filter(is_missing).cloned().collect();
+        if !missing.is_empty() && left_out == 0 {
+            listed.notes.push(format!("it has no tool {}", missing.join(", ")));
+        }
+        Ok(listed)
+    }
+
+    /// Calls a tool with this JSON object. Returns its result as text, and whether that is an error.
+    ///
+    /// # Errors
+    /// Why there is no result. The server may have carried out the call.
+    pub async fn call(
+        &self,
+        tool: &str,
+        arguments: &str,
+        idempotency_key: &str,
+    ) -> Result<(String, bool), McpError> {
+        let call = self.request(tool, arguments, idempotency_key);
+        let called = tokio::time::timeout(self.0.call_time_max, call).await;
+        let called = called.unwrap_or(Err(McpError::TooSlow(self.0.call_time_max.as_secs())));
+        match called {
+            Ok((text, is_error)) => Ok((self.0.redactor.text(text), is_error)),
+            Err(error) => Err(error.redacted(&self.0.redactor)),
+        }
+    }
+
+    async fn request(
+        &self,
+        tool: &str,
+        arguments: &str,
+        idempotency_key: &str,
+    ) -> Result<(String, bool), McpError> {
+        let mut meta = JsonObject::new();
+        meta.insert(KEY_META.to_owned(), idempotency_key.into());
+        let arguments: JsonObject = match serde_json::from_str(arguments) {
+            Ok(arguments) => arguments,
+            Err(_) => return Err(McpError::Refused("the arguments are not an object".to_owned())),
+        };
+        let mut params = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
+        params.meta = Some(RequestMetaObject::from(meta));
+        match self.0.client.peer().call_tool_once(params).await? {
+            CallToolResponse::Complete(complete) => {
+                let is_error = complete.is_error == Some(true);
+                Ok((result::text(complete), is_error))
+            }
+            CallToolResponse::InputRequired(_) => Err(McpError::Unsupported(
+                "it asks a person for more input, which a run cannot give",
+            )),
+            _ => Err(McpError::Unsupported(
+                "it answers with a task, which this gateway did not ask for",
+            )),
+        }
+    }
+}
+
+impl McpError {
+    /// The same error without secrets: a server may repeat what it was sent.
+    fn redacted(self, redactor: &Redactor) -> Self {
+        match self {
+            Self::Protocol(text) => Self::Protocol(redactor.text(text)),
+            Self::Refused(text) => Self::Refused(redactor.text(text)),
+            Self::Revision(text) => Self::Revision(redactor.text(text)),
+            Self::Unreachable(text) => Self::Unreachable(redactor.text(text)),
+            error => error,
+        }
+    }
+}
+
+/// A tool as the server lists it, or why it is left out.
+fn checked(listed: rmcp::model::Tool) -> Result<Tool, String> {
+    let name = listed.name.into_owned();
+    let shown = own_words(&name);
+    if name.is_empty() || name.len() > 128 {
+        return Err(format!("the tool {shown:?} is left out: its name has 1 to 128 bytes"));
+    }
+    let mut description = listed.description.map(|text| text.into_owned()).unwrap_or_default();
+    description.truncate(description.floor_char_boundary(DESCRIPTION_BYTES_MAX));
+    let input_schema = Value::Object((*listed.input_schema).clone());
+    let output_schema = listed.output_schema.map(|schema| Value::Object((*schema).clone()));
+    let is_long = |schema: &Value| schema.to_string().len() > SCHEMA_BYTES_MAX;
+    if is_long(&input_schema) || output_schema.as_ref().is_some_and(is_long) {
+        return Err(format!(
+            "the tool {shown:?} is left out: its schema is longer than {SCHEMA_BYTES_MAX} bytes"
+        ));
+    }
+    Ok(Tool {
+        name,
+        description,
+        input_schema,
+        output_schema,
+        destructive: true,
+        idempotent: false,
+    })
+}

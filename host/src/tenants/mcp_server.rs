@@ -1,0 +1,80 @@
+//! MCP servers whose tools a tenant's agents may call.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::Defined;
+use crate::ids::{McpServerName, SecretName};
+
+/// An MCP server as its owner defines it: the content of an MCP server file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct McpServerDefinition {
+    /// Where it takes messages (streamable HTTP), as in `https://mcp.example.com/mcp`. A server that a tenant's admin sets
+    /// has HTTPS and a public address.
+    #[schema(value_type = String)]
+    pub url: Url,
+    /// What it is called with. `none` if omitted. Tokens of a request's user (`user_tokens`) replace it.
+    #[serde(default)]
+    pub auth: McpAuth,
+    /// The time limit of one call of a tool, in seconds. 60 if omitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 3600)]
+    pub seconds_max: Option<u32>,
+}
+
+/// What an MCP server is called with. Secrets are named, and are the tenant's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum McpAuth {
+    /// Nothing.
+    #[default]
+    None,
+    /// A key.
+    ApiKey {
+        /// The secret that is the key.
+        secret: SecretName,
+        /// The header that it is sent in. If omitted, `Authorization`, as a bearer token.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        header: Option<String>,
+    },
+    /// Headers, each with a secret as its value.
+    CustomHeaders {
+        /// Secrets by header.
+        headers: BTreeMap<String, SecretName>,
+    },
+}
+
+impl McpAuth {
+    /// The headers that are sent, each with the secret that is its value and what stands before that.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &SecretName, &'static str)> {
+        let (key, headers) = match self {
+            Self::None => (None, None),
+            Self::ApiKey { secret, header: None } => {
+                (Some(("authorization", secret, "Bearer ")), None)
+            }
+            Self::ApiKey { secret, header: Some(header) } => {
+                (Some((header.as_str(), secret, "")), None)
+            }
+            Self::CustomHeaders { headers } => (None, Some(headers)),
+        };
+        let headers = headers.into_iter().flatten();
+        key.into_iter().chain(headers.map(|(name, secret)| (name.as_str(), secret, "")))
+    }
+}
+
+/// An MCP server of a tenant, as stored. Its name is the id of the graph item.
+pub type TenantMcpServer = Defined<McpServerName, McpServerDefinition>;
+
+/// An MCP server as an agent uses it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AgentMcpServer {
+    /// The tenant's server of this name.
+    pub server: McpServerName,
+    /// The tools that the agent is offered, by the server's names. All if omitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_tools: Option<Vec<String>>,
+}
