@@ -113,7 +113,7 @@ impl DataFolder {
         Ok(Services {
             access: Access::new(self.store.clone(), self.operator_key().hash(), self.clock.clone()),
             plugins: self.plugins(settings)?,
-            runs: Runs::new(self.store.clone()),
+            runs: Runs::new(self.store.clone(), self.key.derive("wardgate 2026 user tokens")),
             store: self.store.clone(),
             webhooks: self.webhooks(&public_url),
             approval_links: ApprovalLinks::new(

@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, Notify};
 
 use crate::approval::DecidedBy;
 use crate::ids::{ApprovalId, TaskId, TenantId};
-use crate::secrets::UserTokens;
+use crate::secrets::{DerivedKey, UserTokens};
 use crate::store::{Deciding, Store, StoreError};
 use crate::tasks::{EndStatus, Outcome, Task};
 pub use registry::Follower;
@@ -27,9 +27,9 @@ pub use worker::{Workers, start};
 /// on a stalled machine.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// How long user tokens wait in memory for their run, and the maximum memory for them, in bytes. A run that starts
-/// later gets no tokens.
-const TOKENS_WAIT_MAX: Duration = Duration::from_hours(1);
+/// How long user tokens are kept in memory for their run, and the maximum memory for them, in bytes. A run that starts
+/// later reads them from the store, where they are sealed.
+const TOKENS_TIME_MAX: Duration = Duration::from_hours(1);
 const TOKENS_BYTES_MAX: u64 = 64 << 20;
 
 /// The result of a stopped task.
@@ -46,21 +46,22 @@ pub struct Runs {
     claiming: Arc<Mutex<()>>,
     /// Notified when a task has ended: its answer may have to be delivered.
     ended: Arc<Notify>,
-    /// In memory only, because they must not be stored (CONTRACT X8).
+    /// They are stored sealed only, and deleted with the end of their task (CONTRACT X8).
     tokens: Cache<TaskId, UserTokens>,
+    tokens_key: DerivedKey,
 }
 
 impl Runs {
-    /// Accepts tasks but runs none; [`start`] starts workers.
+    /// Accepts tasks but runs none; [`start`] starts workers. Tokens of users are sealed with this key.
     #[must_use]
-    pub fn new(store: Store) -> Self {
+    pub fn new(store: Store, tokens_key: DerivedKey) -> Self {
         let tokens = Cache::builder()
             .weigher(|_, tokens: &UserTokens| {
                 u32::try_from(tokens.secrets().map(|secret| secret.len() + 256).sum::<usize>())
                     .unwrap_or(u32::MAX)
             })
             .max_capacity(TOKENS_BYTES_MAX)
-            .time_to_live(TOKENS_WAIT_MAX)
+            .time_to_live(TOKENS_TIME_MAX)
             .build();
         Self {
             wake: Arc::default(),
@@ -68,8 +69,37 @@ impl Runs {
             claiming: Arc::default(),
             ended: Arc::default(),
             tokens,
+            tokens_key,
             store,
         }
+    }
+
+    /// The tokens of the user that a task is for: from memory, else from the store if `may_be_stored`, which the first
+    /// run of a task in the process that accepted it need not ask.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    async fn user_tokens(
+        &self,
+        task: &Task,
+        may_be_stored: bool,
+    ) -> Result<UserTokens, StoreError> {
+        if let Some(tokens) = self.tokens.get(&task.id) {
+            return Ok(tokens);
+        }
+        if !may_be_stored {
+            return Ok(UserTokens::default());
+        }
+        let Some(sealed) = self.store.sealed_tokens(task).await? else {
+            return Ok(UserTokens::default());
+        };
+        let opened = self.tokens_key.unseal(task.id.as_bytes(), &sealed).ok();
+        let tokens =
+            opened.and_then(|json| UserTokens::parse(std::str::from_utf8(&json).ok()?).ok());
+        if tokens.is_none() {
+            tracing::warn!(task = %task.id, "the tokens of a task's user cannot be opened, and its run goes on without them");
+        }
+        Ok(tokens.unwrap_or_default())
     }
 
     /// Notified when a task has ended whose answer may have to be delivered.

@@ -168,6 +168,22 @@ impl UserTokens {
         self.0.is_empty()
     }
 
+    /// The tokens as the JSON that [`UserTokens::parse`] reads, to be sealed.
+    #[must_use]
+    pub fn to_json(&self) -> Zeroizing<String> {
+        let text = |secret: &Zeroizing<String>| serde_json::Value::from(secret.as_str());
+        let tokens = self.0.iter().map(|(item, token)| {
+            let token = match token {
+                UserToken::Bearer(token) => text(token),
+                UserToken::Headers(headers) => {
+                    headers.iter().map(|(name, value)| (name.clone(), text(value))).collect()
+                }
+            };
+            (item.clone(), token)
+        });
+        Zeroizing::new(serde_json::Value::Object(tokens.collect()).to_string())
+    }
+
     /// The ids of the graph items that have tokens.
     pub fn items(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
@@ -316,6 +332,8 @@ mod tests {
         assert_eq!(tokens.items().collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(tokens.secrets().collect::<Vec<_>>(), ["tok-1", "Bearer tok-2", "tok-2"]);
         assert!(matches!(tokens.get("a"), Some(UserToken::Bearer(_))));
+        let again = UserTokens::parse(&tokens.to_json()).unwrap();
+        assert_eq!(again.secrets().collect::<Vec<_>>(), tokens.secrets().collect::<Vec<_>>());
         assert_eq!(format!("{tokens:?} {:?}", tokens.get("b")), "UserTokens(…) Some(UserToken(…))");
         for wrong in [r#"{"a":7}"#, r#"{"a":{"x":1}}"#, "[]", "7", "{"] {
             assert!(UserTokens::parse(wrong).is_err(), "{wrong}");

@@ -191,6 +191,8 @@ pub struct NewTask {
     pub request: StoredRequest,
     /// Whether its answer is delivered through the channel that the request came in by.
     pub deliver: bool,
+    /// The tokens of the user that the request came with, sealed. They are deleted with the end of the task.
+    pub sealed_tokens: Option<Vec<u8>>,
 }
 
 /// The outcome of accepting a [`NewTask`].

@@ -202,6 +202,44 @@ async fn a_token_of_the_user_goes_to_its_server_alone_and_replaces_the_key() {
 }
 
 #[tokio::test]
+async fn a_token_waits_sealed_for_a_later_run_and_goes_with_the_end() {
+    let call = Reply::Tool("crm__repeat_key", r#"{"text":""}"#);
+    let model = ModelServer::start([call, Reply::Text("done")]).await;
+    let server = McpServer::start(Revision::Stateless).await;
+    let (gateway, _) = gateway(&model, &server).await;
+    let listed = gateway.admin_request("GET", "/mcp-servers/crm/tools").expect(200).await.json();
+    let tools = listed["tools"].as_array().unwrap();
+    let digest = tools.iter().find(|tool| tool["own_name"] == "repeat_key").unwrap();
+    let policy =
+        ToolPolicy { digest: digest["digest"].as_str().map(str::to_owned), ..Policy::Ask.into() };
+    let agent = agent(&gateway, |agent| {
+        agent.tool_policies.insert("crm__repeat_key".to_owned(), policy);
+    });
+    let mut agent = agent.await;
+    let body = json!({"prompt": "x", "user_tokens": {"crm": TOKEN}});
+    let task = agent.webhook("&asynchronous=true").json(&body).expect(200).await.task_id();
+    let approval = crate::support::poll_until("the approval", async || {
+        let listed = agent.get("/v1/approvals?status=pending").key(&agent.key);
+        listed.expect(200).await.json()[0]["id"].as_str().map(str::to_owned)
+    })
+    .await;
+    let home = gateway.stop().await;
+    assert!(!home.database_bytes().windows(TOKEN.len()).any(|part| part == TOKEN.as_bytes()));
+
+    let gateway = Setup::new().home(home).model(&model).start().await;
+    agent = Client::new(&gateway.listen, &agent.agent, &agent.key, &agent.token);
+    server.require(&format!("Bearer {TOKEN}"));
+    agent.post(&format!("/v1/approvals/{approval}/approve")).key(&agent.key).expect(200).await;
+    let ended = agent.wait_for_end(&task).await;
+    assert_eq!(ended["status"], "completed", "{ended}");
+    assert_eq!(server.requests_of("tools/call").len(), 1);
+    assert_eq!(last_content(&model), r#"Some("Bearer [redacted]")"#);
+    let read = gateway.folder.store.task(gateway.tenant, task.parse().unwrap()).await;
+    let task = read.unwrap().unwrap();
+    assert_eq!(gateway.folder.store.sealed_tokens(&task).await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn a_redirect_gets_no_token() {
     let model = ModelServer::start([Reply::Text("done")]).await;
     let (server, other) =

@@ -122,5 +122,6 @@ fn new_task(bench: &BenchGateway) -> NewTask {
             body: TELEGRAM.into(),
         },
         deliver: false,
+        sealed_tokens: None,
     }
 }

@@ -397,6 +397,10 @@ impl From<SubmitError> for ApiError {
     fn from(error: SubmitError) -> Self {
         match error {
             SubmitError::Reading(error) => error.into(),
+            SubmitError::Sealing(error) => {
+                tracing::error!(%error, "the tokens of a user cannot be sealed");
+                Self::host("the tokens of the user cannot be sealed")
+            }
             SubmitError::Accepting(error) => Self::from(error).retry_with_key(),
         }
     }

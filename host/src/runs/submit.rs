@@ -11,7 +11,7 @@ use crate::intake::{AgentCall, ChannelArrival};
 use crate::request::stored::StoredHead;
 use crate::request::{IncomingRequest, ResponseOptions};
 use crate::store::StoreError;
-use crate::tasks::{Accepted, NewTask, Status, StoredRequest, Task};
+use crate::tasks::{Accepted, NewTask, StoredRequest, Task};
 use crate::tenants::Agent;
 
 /// Why a call did not become a task.
@@ -20,6 +20,9 @@ pub enum SubmitError {
     /// The conversation could not be read from the store; nothing was stored.
     #[error(transparent)]
     Reading(StoreError),
+    /// The tokens of the user cannot be sealed; nothing was stored.
+    #[error("the tokens of the user cannot be sealed: {0}")]
+    Sealing(std::io::Error),
     /// The store failed to accept the task; it is unknown whether it is stored.
     #[error(transparent)]
     Accepting(StoreError),
@@ -59,8 +62,8 @@ pub struct Submission {
 }
 
 impl Runs {
-    /// Accepts a call: its task is durable when this returns, and a worker is woken. The user's tokens wait in memory for
-    /// the run. `waits` states whether the caller will call [`Submission::wait`].
+    /// Accepts a call: its task is durable when this returns, and a worker is woken. The user's tokens wait for the run
+    /// in memory, and sealed in the store. `waits` states whether the caller will call [`Submission::wait`].
     ///
     /// # Errors
     /// [`SubmitError`].
@@ -86,8 +89,17 @@ impl Runs {
             Some(by) => head.by_channel(&by.facts.url, by.principal.as_deref()),
             None => head,
         };
+        let id = TaskId::random();
+        let sealed_tokens = match call.user_tokens.is_empty() {
+            true => None,
+            false => {
+                let json = call.user_tokens.to_json();
+                let sealed = self.tokens_key.seal(id.as_bytes(), json.as_bytes());
+                Some(sealed.map_err(SubmitError::Sealing)?)
+            }
+        };
         let task = NewTask {
-            id: TaskId::random(),
+            id,
             tenant: agent.tenant,
             agent: agent.id,
             thread: call.thread,
@@ -102,10 +114,10 @@ impl Runs {
                 body: call.request.body.clone(),
             },
             deliver: call.channel.as_ref().is_some_and(|channel| channel.deliver),
+            sealed_tokens,
         };
         // Only a channel's replier needs the request's bytes after the task is stored.
         let request = call.channel.is_some().then_some(call.request);
-        let id = task.id;
         let follower = waits.then(|| self.registry.follow(id));
         if !call.user_tokens.is_empty() {
             // Before the task is stored, because a worker may claim it immediately after.
@@ -145,8 +157,7 @@ impl Submission {
             Some(false) => Ok(Some(Conflict::OtherRequest)),
             Some(true) if waits => {
                 let task = runs.store.task(self.agent.tenant, self.task).await?;
-                let is_open = task
-                    .is_some_and(|task| matches!(task.status, Status::Pending | Status::Executing));
+                let is_open = task.is_some_and(|task| !task.status.is_final());
                 Ok(is_open.then_some(Conflict::StillRunning))
             }
             None | Some(true) => Ok(None),

@@ -289,7 +289,10 @@ async fn outcome(
     match context.agent(task).await {
         Ok(Some(agent)) => {
             let agent = used.get_or_init(|| agent);
-            let tokens = context.runs.tokens.get(&task.id).unwrap_or_default();
+            let is_resumed = fence > Fence(1);
+            let may_be_stored = is_resumed || !agent.definition.mcp_servers.is_empty();
+            let tokens = context.runs.user_tokens(task, may_be_stored).await;
+            let tokens = tokens.map_err(|error| store_failed(&error))?;
             let time_max = context.settings.run_time_max;
             let run = RunContext { tokens, log, fence, time_max };
             match context.runner.run(agent, task, run).await {

@@ -154,6 +154,7 @@ fn new_task(owner: Owner) -> NewTask {
             body: br#"{"text":"hello"}"#.as_slice().into(),
         },
         deliver: false,
+        sealed_tokens: None,
     }
 }
 

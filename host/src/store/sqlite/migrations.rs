@@ -34,6 +34,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     migration!("0014", "models"),
     migration!("0015", "approvals"),
     migration!("0016", "mcp_servers"),
+    migration!("0017", "sealed_tokens"),
 ];
 
 /// Applies the migrations that a database lacks.

@@ -19,7 +19,7 @@ use crate::store::sqlite::{BatchScript, BatchStatement, execute, fetch};
 use crate::store::write::{Queued, Session, Write};
 use crate::store::writer::Op;
 use crate::store::{Store, StoreError};
-use crate::tasks::{Accepted, IdempotencyClaim, NewTask, Surface};
+use crate::tasks::{Accepted, IdempotencyClaim, NewTask, Surface, Task};
 
 /// How long an idempotency key is taken, from the acceptance of its task (CONTRACT D6).
 const KEY_TTL: Duration = Duration::from_hours(24);
@@ -59,6 +59,10 @@ static INSERT_DELIVERIES: BatchStatement = BatchStatement::new(
     "",
 );
 
+const INSERT_SEALED: &str = "INSERT INTO sealed_tokens (task_sequence, sealed) VALUES (?, ?)";
+
+const READ_SEALED: &str = "SELECT sealed FROM sealed_tokens WHERE task_sequence = ?";
+
 // REPLACE, since an expired claim on the same key may still be stored.
 static INSERT_KEYS: BatchStatement = BatchStatement::new(
     "REPLACE INTO idempotency \
@@ -93,6 +97,17 @@ impl Store {
     }
 }
 
+impl Store {
+    /// The sealed tokens of a task's user. None if the request had none, or the task has ended.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn sealed_tokens(&self, task: &Task) -> Result<Option<Vec<u8>>, StoreError> {
+        let query = sqlx::query(READ_SEALED).bind(task.sequence);
+        self.one("read the tokens of a task's user", query, |row| row.try_get(0)).await
+    }
+}
+
 /// A [`NewTask`] whose texts can be bound without being copied, and bound again if the transaction is repeated.
 pub(in crate::store) struct Accept {
     id: TaskId,
@@ -112,6 +127,7 @@ pub(in crate::store) struct Accept {
     /// None if the body is the payload, byte for byte.
     body: Option<Arc<Vec<u8>>>,
     deliver: bool,
+    sealed_tokens: Option<Arc<Vec<u8>>>,
     /// The texts that are written ahead; their fields here are empty.
     chunked: Option<Chunked>,
 }
@@ -181,6 +197,7 @@ impl Accept {
             head: task.request.head.into(),
             body: (!is_payload).then(|| Arc::new(task.request.body.into())),
             deliver: task.deliver,
+            sealed_tokens: task.sealed_tokens.map(Arc::new),
             chunked: None,
         })
     }
@@ -328,6 +345,12 @@ async fn insert_tasks(new: &[(i64, &Accept)], session: &mut Session<'_>) -> sqlx
             query = query.bind(task.tenant.as_bytes().as_slice()).bind(*sequence);
         }
         INSERT_TASKS.fetch_rows(query, session.db).await?;
+    }
+    for (sequence, task) in new {
+        if let Some(sealed) = &task.sealed_tokens {
+            let insert = sqlx::query(INSERT_SEALED).bind(*sequence).bind(Arc::clone(sealed));
+            execute(insert, session.db).await?;
+        }
     }
     insert_deliveries(new, session).await
 }

@@ -41,9 +41,13 @@ const END: &str = "\
 pub(in crate::store) const FINAL_BY_OWNER: &str =
     "SELECT sequence FROM tasks WHERE id = ? AND tenant_id = ? AND ended IS NOT NULL";
 
+pub(in crate::store) const DELETE_SEALED: &str =
+    "DELETE FROM sealed_tokens WHERE task_sequence = ?";
+
 /// Deletes everything that belongs to a task, in an order that the foreign keys allow. The idempotency key is deleted
 /// too: no key points at a task that does not exist (CONTRACT section 4).
-pub(in crate::store) const DELETE: [&str; 9] = [
+pub(in crate::store) const DELETE: [&str; 10] = [
+    DELETE_SEALED,
     DELETE_JOURNAL,
     DELETE_APPROVALS,
     "DELETE FROM chunked_texts WHERE task_sequence = ?",
@@ -155,6 +159,7 @@ impl SingleWrite for End {
             .bind(sequence);
         execute(query, session.db).await?;
         execute(sqlx::query(DELETE_JOURNAL).bind(sequence), session.db).await?;
+        execute(sqlx::query(DELETE_SEALED).bind(sequence), session.db).await?;
         let withdraw = sqlx::query(WITHDRAW).bind(sequence).bind(session.now.micros());
         execute(withdraw, session.db).await?;
         make_due(sequence, session).await?;

@@ -25,7 +25,7 @@ use crate::trace::{Event, Step};
 
 /// Ends tasks whose leases are deleted, and makes the deliveries of their answers due. The plus sign keeps the
 /// planner from building an index over `finish` and scanning all tasks.
-pub(in crate::store) static END: BatchScript<2> = BatchScript::new([
+pub(in crate::store) static END: BatchScript<3> = BatchScript::new([
     BatchStatement::new(
         "UPDATE tasks SET ended = finish.column2, result = finish.column3, \
          attempts = finish.column4, started_at = finish.column5, finished_at = ? FROM (VALUES",
@@ -33,6 +33,7 @@ pub(in crate::store) static END: BatchScript<2> = BatchScript::new([
         ") AS finish WHERE tasks.sequence = +finish.column1",
     ),
     make_due_statement(),
+    BatchStatement::new("DELETE FROM sealed_tokens WHERE task_sequence IN (", "?", ")"),
 ]);
 
 static INSERT_STEPS: BatchStatement = BatchStatement::new(
@@ -203,7 +204,7 @@ async fn end(
                 .bind(lease.started_at);
         }
         query = query.bind(session.now.micros());
-        for lease in part {
+        for lease in part.iter().chain(part) {
             query = query.bind(lease.sequence);
         }
         END.fetch_rows(query, session.db).await?;

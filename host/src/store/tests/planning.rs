@@ -73,6 +73,7 @@ async fn no_statement_of_the_writer_reads_a_whole_table() {
                         | "chunks"
                         | "chunked_texts"
                         | "approvals"
+                        | "sealed_tokens"
                         | "c"
                 )
             )
