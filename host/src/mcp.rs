@@ -5,6 +5,7 @@
 
 mod error;
 mod http_client;
+mod oauth;
 mod result;
 mod session;
 
@@ -20,11 +21,12 @@ use crate::clock::Timestamp;
 use crate::ids::{McpServerName, SecretName, TenantId};
 use crate::secrets::{SecretUse, UserToken};
 use crate::store::{Stamp, Store, StoreError};
-use crate::tenants::{Installer, McpServerDefinition, TenantMcpServer};
+use crate::tenants::{Installer, McpAuth, McpServerDefinition, TenantMcpServer};
 use crate::trace::redact::Redactor;
 use crate::vault::{SealedSecrets, SecretFacts, Vault};
 pub use error::McpError;
-use http_client::McpHttpClient;
+use http_client::{Credentials, McpHttpClient};
+use oauth::OauthTokens;
 pub use session::{ListedTools, McpSession};
 
 /// The most tenants whose servers are kept connected, and for how long without a run.
@@ -95,7 +97,7 @@ struct Connection {
     url: url::Url,
     set_by: Installer,
     /// What it is called with.
-    headers: HeaderMap,
+    credentials: Credentials,
     /// Replaces the secrets among them.
     redactor: Redactor,
     call_time_max: Duration,
@@ -148,7 +150,10 @@ impl McpServers {
         let secrets = self.vault.sealed(tenant).await?;
         let servers: TenantServers = stored
             .into_iter()
-            .map(|server| (server.name.clone(), Server::make(server, &secrets, &known)))
+            .map(|server| {
+                let owner = (tenant, &self.vault);
+                (server.name.clone(), Server::make(owner, server, &secrets, &known))
+            })
             .collect();
         let servers = Arc::new(servers);
         if let Some(stamp) = changes.stamp(Some(tenant), before) {
@@ -167,18 +172,29 @@ impl McpServers {
 impl Server {
     /// A server, or why it cannot be used.
     fn make(
+        (tenant, vault): (TenantId, &Vault),
         server: TenantMcpServer,
         secrets: &SealedSecrets,
         known: &TenantServers,
     ) -> Result<Arc<Self>, String> {
         let TenantMcpServer { name, definition, set_by, .. } = server;
         let mut secrets_changed_at = Vec::new();
-        for (_, secret, _) in definition.auth.headers() {
+        let oauth = match &definition.auth {
+            McpAuth::Oauth2(client) => Some(client),
+            _ => None,
+        };
+        let refresh_token = oauth.and_then(|client| client.refresh_token.as_ref());
+        let client_secret = oauth.map(|client| &client.client_secret);
+        let in_headers = definition.auth.headers().map(|(_, secret, _)| secret);
+        for secret in in_headers.chain(client_secret).chain(refresh_token) {
             let facts = secrets.facts(secret).ok_or_else(|| {
                 format!("the tenant has no secret {secret} (`wardgate secret set {secret}`)")
             })?;
             check_secret(&facts, set_by)?;
-            secrets_changed_at.push((secret.clone(), facts.updated_at));
+            // A refresh token is read when it is used, and replaced then.
+            if refresh_token != Some(secret) {
+                secrets_changed_at.push((secret.clone(), facts.updated_at));
+            }
         }
         let source = ServerSource { definition, set_by, secrets_changed_at };
         if let Some(Ok(same)) = known
@@ -189,22 +205,30 @@ impl Server {
         }
         let (mut headers, mut redactor) = (HeaderMap::new(), Redactor::default());
         for (header, secret, prefix) in source.definition.auth.headers() {
-            let opened =
-                secrets.open(secret).map_err(|error| error.to_string())?.unwrap_or_default();
-            let value = std::str::from_utf8(opened.newest().unwrap_or_default())
-                .map_err(|_| format!("the secret {secret} is not UTF-8"))?;
-            redactor.add(value);
-            let value = Zeroizing::new(format!("{prefix}{value}"));
+            let value = text_of(secrets, secret)?;
+            redactor.add(&value);
+            let value = Zeroizing::new(format!("{prefix}{}", value.as_str()));
             let (header, value) = checked_header(header, &value)
                 .map_err(|why| format!("the secret {secret}: {why}"))?;
             headers.insert(header, value);
         }
+        let url = &source.definition.url;
+        let credentials = match &source.definition.auth {
+            McpAuth::Oauth2(client) => {
+                let secret = text_of(secrets, &client.client_secret)?;
+                redactor.add(&secret);
+                let owner = (tenant, set_by);
+                let tokens = OauthTokens::new(vault.clone(), owner, client.clone(), secret, url);
+                Credentials::Oauth(Arc::new(tokens))
+            }
+            _ => Credentials::Headers(headers),
+        };
         let seconds_max = source.definition.seconds_max.map(|max| Duration::from_secs(max.into()));
         let connection = Connection {
             name,
             url: source.definition.url.clone(),
             set_by,
-            headers,
+            credentials,
             redactor,
             call_time_max: seconds_max.unwrap_or(CALL_TIME_MAX),
         };
@@ -233,29 +257,37 @@ impl Server {
 impl Connection {
     /// The same connection with a token of a user, which replaces what the definition has (CONTRACT X8).
     fn with_token(&self, token: &UserToken) -> Result<Self, McpError> {
-        let mut connection = Self { headers: HeaderMap::new(), ..self.clone() };
+        let (mut headers, mut redactor) = (HeaderMap::new(), self.redactor.clone());
         let wrong = |why| McpError::Definition(format!("a token of the user: {why}"));
         match token {
             UserToken::Bearer(token) => {
-                connection.redactor.add(token);
+                redactor.add(token);
                 let value = Zeroizing::new(format!("Bearer {}", token.as_str()));
                 let (name, value) = checked_header("authorization", &value).map_err(wrong)?;
-                connection.headers.insert(name, value);
+                headers.insert(name, value);
             }
-            UserToken::Headers(headers) => {
-                for (name, value) in headers {
-                    connection.redactor.add(value);
+            UserToken::Headers(own) => {
+                for (name, value) in own {
+                    redactor.add(value);
                     let (name, value) = checked_header(name, value).map_err(wrong)?;
-                    connection.headers.insert(name, value);
+                    headers.insert(name, value);
                 }
             }
         }
-        Ok(connection)
+        Ok(Self { credentials: Credentials::Headers(headers), redactor, ..self.clone() })
     }
 
     fn client(&self) -> Result<McpHttpClient, McpError> {
-        McpHttpClient::new(&self.url, self.set_by, self.headers.clone())
+        McpHttpClient::new(&self.url, self.set_by, self.credentials.clone())
     }
+}
+
+/// The value of a secret as text.
+fn text_of(secrets: &SealedSecrets, secret: &SecretName) -> Result<Zeroizing<String>, String> {
+    let opened = secrets.open(secret).map_err(|error| error.to_string())?.unwrap_or_default();
+    let value = std::str::from_utf8(opened.newest().unwrap_or_default());
+    let value = value.map_err(|_| format!("the secret {secret} is not UTF-8"))?;
+    Ok(Zeroizing::new(value.to_owned()))
 }
 
 /// Checks that a server may be given this secret. One that an admin has set may be anybody's, and gets none that an
@@ -288,9 +320,28 @@ fn checked_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), 
 /// # Errors
 /// What is wrong with it, in one sentence.
 pub fn check_definition(definition: &McpServerDefinition, by: Installer) -> Result<(), String> {
-    let url = &definition.url;
+    check_address("url", &definition.url, by)?;
+    if let McpAuth::Oauth2(client) = &definition.auth {
+        check_address("token_url", &client.token_url, by)?;
+        let resource = client.resource.as_deref().unwrap_or_default();
+        let scope = client.scope.as_deref().unwrap_or_default();
+        if [&*client.client_id, scope, resource].iter().any(|text| text.len() > 1024) {
+            return Err("client_id, scope or resource is longer than 1,024 bytes".to_owned());
+        }
+    }
+    if definition.seconds_max.is_some_and(|seconds| !(1..=3600).contains(&seconds)) {
+        return Err("seconds_max can be 1 to 3,600".to_owned());
+    }
+    for (header, secret, _) in definition.auth.headers() {
+        checked_header(header, "x").map_err(|why| format!("auth, {secret}: {why}"))?;
+    }
+    Ok(())
+}
+
+/// Checks an address of a definition.
+fn check_address(field: &str, url: &url::Url, by: Installer) -> Result<(), String> {
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return Err("url is neither http nor https".to_owned());
+        return Err(format!("{field} is neither http nor https"));
     }
     if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
         return Err(
@@ -299,7 +350,7 @@ pub fn check_definition(definition: &McpServerDefinition, by: Installer) -> Resu
         );
     }
     if url.as_str().len() > 2048 {
-        return Err("url is longer than 2,048 bytes".to_owned());
+        return Err(format!("{field} is longer than 2,048 bytes"));
     }
     if by == Installer::Admin && url.scheme() != "https" {
         return Err(
@@ -310,12 +361,6 @@ pub fn check_definition(definition: &McpServerDefinition, by: Installer) -> Resu
         return Err(
             "url is not public; only an operator can set a server with such an address".to_owned()
         );
-    }
-    if definition.seconds_max.is_some_and(|seconds| !(1..=3600).contains(&seconds)) {
-        return Err("seconds_max can be 1 to 3,600".to_owned());
-    }
-    for (header, secret, _) in definition.auth.headers() {
-        checked_header(header, "x").map_err(|why| format!("auth, {secret}: {why}"))?;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 pub use channel::{Channel, ChannelAnswer, ChannelDefinition, ChannelThreads, Verification};
-pub use mcp_server::{AgentMcpServer, McpAuth, McpServerDefinition, TenantMcpServer};
+pub use mcp_server::{AgentMcpServer, McpAuth, McpServerDefinition, OauthClient, TenantMcpServer};
 pub use model::{ModelDefinition, TenantModel};
 
 use crate::clock::Timestamp;

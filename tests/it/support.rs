@@ -13,6 +13,7 @@ pub(crate) mod home;
 pub(crate) mod mcp_server;
 pub(crate) mod model_server;
 pub(crate) mod model_wire;
+pub(crate) mod oauth_server;
 pub(crate) mod oci_registry;
 pub(crate) mod web;
 

@@ -23,6 +23,7 @@ An MCP server file:
   type = \"api_key\"                          # or \"custom_headers\", \"none\"
   secret = \"crm-key\"                        # the tenant's: `wardgate secret set crm-key --use send`
   # header = \"x-api-key\"                    # Authorization: Bearer if omitted
+  # type = \"oauth2\": token_url, client_id, client_secret (a secret), scope, refresh_token (a secret)
   # headers = { x-team = \"crm-team\" }       # for custom_headers: secrets by header
 An agent file then has:
   mcp_servers = [{ server = \"crm\", allowed_tools = [\"search\"] }]

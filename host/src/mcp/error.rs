@@ -35,6 +35,9 @@ pub enum McpError {
          has none that it accepts (auth)"
     )]
     Unauthorized(u16),
+    /// Its authorization server grants no token.
+    #[error("its authorization server grants no token: {0}")]
+    Authorization(String),
     /// It answers with this HTTP status.
     #[error("it answers with HTTP status {0}")]
     Status(u16),
@@ -112,6 +115,11 @@ fn of_transport(error: &(dyn Error + 'static)) -> McpError {
         if let Some(error) = error.downcast_ref::<StreamableHttpError<reqwest::Error>>() {
             match error {
                 StreamableHttpError::Client(error) => return of_http(error),
+                // What the client below the library says itself.
+                StreamableHttpError::Io(error) => {
+                    let own = error.get_ref().and_then(|own| own.downcast_ref::<McpError>());
+                    return own.cloned().unwrap_or_else(broken_off);
+                }
                 StreamableHttpError::HttpStatus(error) => return McpError::Status(error.status),
                 StreamableHttpError::UnexpectedServerResponse(text) => {
                     return of_unexpected(text);
@@ -137,7 +145,11 @@ fn of_transport(error: &(dyn Error + 'static)) -> McpError {
         }
         cause = error.source();
     }
-    McpError::Protocol("the connection broke off".to_owned())
+    broken_off()
+}
+
+fn broken_off() -> McpError {
+    McpError::Unreachable("the connection broke off".to_owned())
 }
 
 /// Without the URL, whose query may contain a key.

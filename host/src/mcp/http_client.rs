@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::BoxStream;
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use rmcp::model::{ClientJsonRpcMessage, ClientRequest};
 use rmcp::transport::streamable_http_client::{
@@ -12,8 +13,10 @@ use rmcp::transport::streamable_http_client::{
     StreamableHttpResponseLimits,
 };
 use sse_stream::Sse;
+use zeroize::Zeroizing;
 
 use super::error::McpError;
+use super::oauth::OauthTokens;
 use super::session::KEY_META;
 use crate::outbound::{PublicOnly, is_public_host};
 use crate::tenants::Installer;
@@ -27,46 +30,87 @@ const KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 type Headers = HashMap<HeaderName, HeaderValue>;
 type HttpError = StreamableHttpError<reqwest::Error>;
 
+/// What a session is authorized by.
+#[derive(Debug, Clone)]
+pub(super) enum Credentials {
+    /// These headers.
+    Headers(HeaderMap),
+    /// Access tokens.
+    Oauth(Arc<OauthTokens>),
+}
+
 /// A client with the credentials of one session. Each session has its own, so that no connection is shared by users.
 #[derive(Debug, Clone)]
 pub(super) struct McpHttpClient {
     http: reqwest::Client,
-    credentials: Arc<HeaderMap>,
+    credentials: Arc<Credentials>,
+}
+
+/// An HTTP client for this address. If a tenant's admin has set it, names are vetted when they are resolved.
+pub(super) fn vetted_client(
+    url: &url::Url,
+    set_by: Installer,
+) -> Result<reqwest::Client, McpError> {
+    let client = crate::tls::http_client()
+        .connect_timeout(CONNECT_TIME_MAX)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .user_agent(concat!("wardgate/", env!("CARGO_PKG_VERSION")));
+    let client = match set_by {
+        Installer::Operator => client,
+        Installer::Admin if is_public_host(url) => {
+            client.https_only(true).dns_resolver(Arc::new(PublicOnly))
+        }
+        Installer::Admin => {
+            return Err(McpError::Definition("its address is not a public one".to_owned()));
+        }
+    };
+    client.build().map_err(|_| McpError::Unreachable("no HTTP client could be made".to_owned()))
 }
 
 impl McpHttpClient {
-    /// A client for this address, with these credentials. For a server that a tenant's admin has set, names are vetted
-    /// when they are resolved.
+    /// A client for this address, with these credentials.
     pub(super) fn new(
         url: &url::Url,
         set_by: Installer,
-        credentials: HeaderMap,
+        credentials: Credentials,
     ) -> Result<Self, McpError> {
-        let client = crate::tls::http_client()
-            .connect_timeout(CONNECT_TIME_MAX)
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .user_agent(concat!("wardgate/", env!("CARGO_PKG_VERSION")));
-        let client = match set_by {
-            Installer::Operator => client,
-            Installer::Admin if is_public_host(url) => {
-                client.https_only(true).dns_resolver(Arc::new(PublicOnly))
-            }
-            Installer::Admin => {
-                return Err(McpError::Definition("its address is not a public one".to_owned()));
-            }
-        };
-        let http = client
-            .build()
-            .map_err(|_| McpError::Unreachable("no HTTP client could be made".to_owned()))?;
-        Ok(Self { http, credentials: Arc::new(credentials) })
+        Ok(Self { http: vetted_client(url, set_by)?, credentials: Arc::new(credentials) })
     }
 
-    /// The headers of the protocol, with the credentials.
-    fn headers(&self, mut headers: Headers) -> Headers {
-        let own = self.credentials.iter();
-        headers.extend(own.map(|(name, value)| (name.clone(), value.clone())));
-        headers
+    /// The headers of the protocol with the credentials, and the access token among them.
+    async fn authorized(
+        &self,
+        mut headers: Headers,
+        refused: Option<&str>,
+    ) -> Result<(Headers, Option<Zeroizing<String>>), HttpError> {
+        match &*self.credentials {
+            Credentials::Headers(own) => {
+                headers.extend(own.iter().map(|(name, value)| (name.clone(), value.clone())));
+                Ok((headers, None))
+            }
+            Credentials::Oauth(tokens) => {
+                let own = |error| HttpError::Io(std::io::Error::other(error));
+                let token = tokens.token(refused).await.map_err(own)?;
+                let value = Zeroizing::new(format!("Bearer {}", token.as_str()));
+                let value = HeaderValue::from_str(&value).map_err(|_| {
+                    own(McpError::Authorization("its token cannot be sent in a header".to_owned()))
+                });
+                let mut value = value?;
+                value.set_sensitive(true);
+                headers.insert(AUTHORIZATION, value);
+                Ok((headers, Some(token)))
+            }
+        }
+    }
+}
+
+/// Whether the server did not accept the token, with a challenge or without one.
+fn is_unauthorized(error: &HttpError) -> bool {
+    match error {
+        HttpError::AuthRequired(_) => true,
+        HttpError::UnexpectedServerResponse(text) => text.starts_with("HTTP 401"),
+        _ => false,
     }
 }
 
@@ -103,12 +147,23 @@ impl StreamableHttpClient for McpHttpClient {
         headers: Headers,
         limits: StreamableHttpResponseLimits,
     ) -> Result<StreamableHttpPostResponse, HttpError> {
-        let mut headers = self.headers(headers);
+        let mut headers = headers;
         headers.extend(idempotency_key(&message).map(|key| (KEY_HEADER, key)));
-        let sent = self
-            .http
-            .post_message_with_response_limits(uri, message, session_id, None, headers, limits);
-        sent.await
+        let send = async |headers: Headers, message: ClientJsonRpcMessage| {
+            let (uri, session_id) = (Arc::clone(&uri), session_id.clone());
+            let http = &self.http;
+            http.post_message_with_response_limits(uri, message, session_id, None, headers, limits)
+                .await
+        };
+        let (authorized, token) = self.authorized(headers.clone(), None).await?;
+        match (send(authorized, message.clone()).await, token) {
+            // It was not carried out. The token may have ended before its time.
+            (Err(error), Some(token)) if is_unauthorized(&error) => {
+                let (authorized, _) = self.authorized(headers, Some(token.as_str())).await?;
+                send(authorized, message).await
+            }
+            (sent, _) => sent,
+        }
     }
 
     async fn delete_session(
@@ -118,7 +173,8 @@ impl StreamableHttpClient for McpHttpClient {
         _: Option<String>,
         headers: Headers,
     ) -> Result<(), HttpError> {
-        self.http.delete_session(uri, session_id, None, self.headers(headers)).await
+        let (headers, _) = self.authorized(headers, None).await?;
+        self.http.delete_session(uri, session_id, None, headers).await
     }
 
     async fn get_stream(
@@ -129,7 +185,8 @@ impl StreamableHttpClient for McpHttpClient {
         _: Option<String>,
         headers: Headers,
     ) -> Result<BoxStream<'static, Result<Sse, SseError>>, HttpError> {
-        self.http.get_stream(uri, session_id, last_event_id, None, self.headers(headers)).await
+        let (headers, _) = self.authorized(headers, None).await?;
+        self.http.get_stream(uri, session_id, last_event_id, None, headers).await
     }
 
     async fn get_stream_with_max_sse_event_size(
@@ -141,13 +198,9 @@ impl StreamableHttpClient for McpHttpClient {
         headers: Headers,
         max_sse_event_size: usize,
     ) -> Result<BoxStream<'static, Result<Sse, SseError>>, HttpError> {
+        let (headers, _) = self.authorized(headers, None).await?;
         let stream = self.http.get_stream_with_max_sse_event_size(
-            uri,
-            session_id,
-            last_event_id,
-            None,
-            self.headers(headers),
-            max_sse_event_size,
+            uri, session_id, last_event_id, None, headers, max_sse_event_size,
         );
         stream.await
     }

@@ -15,6 +15,8 @@ use serde_json::Value;
 
 use super::Connection;
 use super::error::{McpError, own_words};
+use super::http_client::Credentials;
+use super::oauth::OauthTokens;
 use super::result;
 use crate::ids::McpServerName;
 use crate::tool::Tool;
@@ -50,8 +52,33 @@ pub struct McpSession(Arc<Session>);
 struct Session {
     name: McpServerName,
     client: RunningService<RoleClient, ClientConfig>,
-    redactor: Redactor,
+    redactor: SessionRedactor,
     call_time_max: Duration,
+}
+
+/// Replaces the secrets of a session in what its server sends.
+#[derive(Clone)]
+struct SessionRedactor {
+    known: Redactor,
+    tokens: Option<Arc<OauthTokens>>,
+}
+
+impl SessionRedactor {
+    fn new(connection: &Connection) -> Self {
+        let tokens = match &connection.credentials {
+            Credentials::Oauth(tokens) => Some(Arc::clone(tokens)),
+            Credentials::Headers(_) => None,
+        };
+        Self { known: connection.redactor.clone(), tokens }
+    }
+
+    fn text(&self, text: String) -> String {
+        let text = self.known.text(text);
+        match &self.tokens {
+            Some(tokens) => tokens.redacted(text),
+            None => text,
+        }
+    }
 }
 
 impl fmt::Debug for McpSession {
@@ -80,6 +107,7 @@ impl McpSession {
         config.max_sse_event_size = MESSAGE_BYTES_MAX;
         config.max_concurrent_requests = REQUESTS_MAX;
         let transport = StreamableHttpClientTransport::with_client(connection.client()?, config);
+        let redactor = SessionRedactor::new(connection);
         let own = Implementation::new("wardgate", env!("CARGO_PKG_VERSION"));
         let lifecycle = ClientLifecycleMode::Auto {
             preferred_versions: vec![ProtocolVersion::V_2026_07_28],
@@ -91,11 +119,11 @@ impl McpSession {
             .await
             .map_err(|_| McpError::TooSlow(OPEN_TIME_MAX.as_secs()))?
             .map_err(McpError::from)
-            .map_err(|error| error.redacted(&connection.redactor))?;
+            .map_err(|error| error.redacted(&redactor))?;
         Ok(Self(Arc::new(Session {
             name: connection.name.clone(),
             client,
-            redactor: connection.redactor.clone(),
+            redactor,
             call_time_max: connection.call_time_max,
         })))
     }
@@ -199,7 +227,7 @@ impl McpSession {
 
 impl McpError {
     /// The same error without secrets: a server may repeat what it was sent.
-    fn redacted(self, redactor: &Redactor) -> Self {
+    fn redacted(self, redactor: &SessionRedactor) -> Self {
         match self {
             Self::Protocol(text) => Self::Protocol(redactor.text(text)),
             Self::Refused(text) => Self::Refused(redactor.text(text)),

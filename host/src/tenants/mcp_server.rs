@@ -40,6 +40,8 @@ pub enum McpAuth {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         header: Option<String>,
     },
+    /// Access tokens of an authorization server.
+    Oauth2(OauthClient),
     /// Headers, each with a secret as its value.
     CustomHeaders {
         /// Secrets by header.
@@ -47,11 +49,34 @@ pub enum McpAuth {
     },
 }
 
+/// The gateway as a client of an authorization server (OAuth 2.1).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OauthClient {
+    /// The token endpoint. One that a tenant's admin sets has HTTPS and a public address.
+    #[schema(value_type = String)]
+    pub token_url: Url,
+    /// The client's id.
+    pub client_id: String,
+    /// The secret that is the client's, sent as HTTP basic authentication.
+    pub client_secret: SecretName,
+    /// The scopes that are asked for, with spaces between them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// The resource that tokens are asked for (RFC 8707). The server's URL without its query if omitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// The secret that is a refresh token. A new one that the authorization server sends takes its place. If omitted,
+    /// tokens are granted for the client's own credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_token: Option<SecretName>,
+}
+
 impl McpAuth {
     /// The headers that are sent, each with the secret that is its value and what stands before that.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &SecretName, &'static str)> {
         let (key, headers) = match self {
-            Self::None => (None, None),
+            Self::None | Self::Oauth2(_) => (None, None),
             Self::ApiKey { secret, header: None } => {
                 (Some(("authorization", secret, "Bearer ")), None)
             }
