@@ -21,7 +21,7 @@ use crate::clock::Timestamp;
 use crate::ids::{McpServerName, SecretName, TenantId};
 use crate::secrets::{SecretUse, UserToken};
 use crate::store::{Stamp, Store, StoreError};
-use crate::tenants::{Installer, McpAuth, McpServerDefinition, TenantMcpServer};
+use crate::tenants::{Installer, McpServerDefinition, TenantMcpServer};
 use crate::trace::redact::Redactor;
 use crate::vault::{SealedSecrets, SecretFacts, Vault};
 pub use error::McpError;
@@ -179,12 +179,9 @@ impl Server {
     ) -> Result<Arc<Self>, String> {
         let TenantMcpServer { name, definition, set_by, .. } = server;
         let mut secrets_changed_at = Vec::new();
-        let oauth = match &definition.auth {
-            McpAuth::Oauth2(client) => Some(client),
-            _ => None,
-        };
-        let refresh_token = oauth.and_then(|client| client.refresh_token.as_ref());
-        let client_secret = oauth.map(|client| &client.client_secret);
+        let oauth = definition.auth.oauth_client();
+        let refresh_token = oauth.as_ref().and_then(|client| client.refresh_token.as_ref());
+        let client_secret = oauth.as_ref().map(|client| &client.client_secret);
         let in_headers = definition.auth.headers().map(|(_, secret, _)| secret);
         for secret in in_headers.chain(client_secret).chain(refresh_token) {
             let facts = secrets.facts(secret).ok_or_else(|| {
@@ -213,15 +210,15 @@ impl Server {
             headers.insert(header, value);
         }
         let url = &source.definition.url;
-        let credentials = match &source.definition.auth {
-            McpAuth::Oauth2(client) => {
+        let credentials = match oauth {
+            Some(client) => {
                 let secret = text_of(secrets, &client.client_secret)?;
                 redactor.add(&secret);
                 let owner = (tenant, set_by);
-                let tokens = OauthTokens::new(vault.clone(), owner, client.clone(), secret, url);
+                let tokens = OauthTokens::new(vault.clone(), owner, client, secret, url);
                 Credentials::Oauth(Arc::new(tokens))
             }
-            _ => Credentials::Headers(headers),
+            None => Credentials::Headers(headers),
         };
         let seconds_max = source.definition.seconds_max.map(|max| Duration::from_secs(max.into()));
         let connection = Connection {
@@ -321,7 +318,7 @@ fn checked_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), 
 /// What is wrong with it, in one sentence.
 pub fn check_definition(definition: &McpServerDefinition, by: Installer) -> Result<(), String> {
     check_address("url", &definition.url, by)?;
-    if let McpAuth::Oauth2(client) = &definition.auth {
+    if let Some(client) = definition.auth.oauth_client() {
         check_address("token_url", &client.token_url, by)?;
         let resource = client.resource.as_deref().unwrap_or_default();
         let scope = client.scope.as_deref().unwrap_or_default();

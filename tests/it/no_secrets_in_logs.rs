@@ -98,7 +98,8 @@ async fn a_full_run_at_log_level_trace_writes_none_of_them() {
     let (home, model) = (Home::new(), ModelServer::start([Reply::Error(401, MODEL_KEY)]).await);
     let settings = home.write("settings.toml", &model.as_toml());
     let settings = settings.to_str().unwrap();
-    let gateway = GatewayProcess::serve(&home, &["--settings", settings, "--log", "trace"]);
+    let gateway =
+        GatewayProcess::serve(&home, &["--settings", settings, "--log", "trace,rmcp=trace"]);
     let data = home.path().to_str().unwrap();
     let mcp = McpServer::start(Revision::WithSessions).await;
     let file = home.write("m.toml", &format!("url = {:?}\n", mcp.url()));

@@ -1,7 +1,7 @@
 //! `cargo xtask clients`: runs third-party validators and clients against the gateway of this tree.
 //!
 //! Validators and a client generator read the OpenAPI document. The generated client and xpander's SDK then call the
-//! gateway. `test` does not include this: the programs come from package indexes, with some hundred packages.
+//! gateway, and the gateway calls MCP servers of three libraries. `test` does not include this: the programs come from package indexes, with some hundred packages.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -29,6 +29,16 @@ const DOCUMENT_SCRIPT: &str = "tests/clients/openapi_document.py";
 const GENERATED_SCRIPT: &str = "tests/clients/openapi_client.py";
 const SDK_SCRIPT: &str = "tests/clients/xpander_sdk_client.py";
 
+/// The packages of two libraries for MCP servers, with versions.
+const MCP_REQUIREMENTS: &str = "tests/clients/mcp-requirements.txt";
+
+/// Starts MCP servers and has the gateway call their tools. Takes `URL key organization operator-key` and the file of
+/// the server that [`EVERYTHING`] is.
+const MCP_SCRIPT: &str = "tests/clients/mcp_servers.py";
+
+/// The protocol's own server for tests of clients.
+const EVERYTHING: &str = "@modelcontextprotocol/server-everything@2026.8.31";
+
 /// The version with which the rules were tested. It is a single file without dependencies.
 const REDOCLY: &str = "@redocly/cli@2.77.0";
 
@@ -41,9 +51,13 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let built = tools::built()?;
     let program = built.join("wardgate");
     let folder = built.parent().unwrap_or(&built).join("clients");
-    let redocly = redocly(&folder)?;
+    let redocly = npm_package(&folder, REDOCLY)?.join(".bin/redocly");
     let openapi = tools::python(&folder.join("openapi"), OPENAPI_REQUIREMENTS)?;
     let sdk = tools::python(&folder, SDK_REQUIREMENTS)?;
+
+    let mcp = tools::python(&folder.join("mcp"), MCP_REQUIREMENTS)?;
+    let everything = npm_package(&folder, EVERYTHING)?
+        .join("@modelcontextprotocol/server-everything/dist/index.js");
 
     let document = folder.join("openapi.json");
     write_document(&program, &document)?;
@@ -60,7 +74,10 @@ pub(crate) fn run() -> anyhow::Result<()> {
         client.arg(script).args(&running.caller).args(&waiting.caller);
         run_script(script, client.env("PYTHONPATH", &generated))?;
     }
-    Ok(())
+    let mut caller = Command::new(mcp);
+    let [url, key, organization, _] = &running.caller;
+    caller.args([MCP_SCRIPT, url, key, organization, &running.operator_key]).arg(everything);
+    run_script(MCP_SCRIPT, &mut caller)
 }
 
 /// Runs a script, which prints its own errors.
@@ -101,25 +118,27 @@ fn lint(redocly: &Path, document: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Installs redocly into a folder of its own, unless it is there already.
-fn redocly(folder: &Path) -> anyhow::Result<PathBuf> {
+/// Installs a package into a folder of its own, unless it is there already. Returns its `node_modules`.
+fn npm_package(folder: &Path, package: &str) -> anyhow::Result<PathBuf> {
     // Named after the version, so that another version is not mistaken for it.
-    let folder = folder.join(REDOCLY);
-    let program = folder.join("node_modules/.bin/redocly");
-    if program.exists() {
-        return Ok(program);
+    let folder = folder.join(package);
+    let modules = folder.join("node_modules");
+    let installed = folder.join("installed");
+    if installed.exists() {
+        return Ok(modules);
     }
-    say(format_args!("installing {REDOCLY} (needs the network this once)"))?;
+    say(format_args!("installing {package} (needs the network this once)"))?;
     fs::create_dir_all(&folder)?;
     let mut npm = Command::new("npm");
     npm.args([
         "install", "--loglevel=error", "--no-save", "--ignore-scripts", "--no-audit", "--no-fund",
     ]);
-    let npm = npm.arg("--prefix").arg(&folder).arg(REDOCLY).status();
+    let npm = npm.arg("--prefix").arg(&folder).arg(package).status();
     let npm =
         npm.context("npm cannot be run: is Node.js installed? It has to be 20.19 or newer")?;
-    ensure!(npm.success(), "npm cannot install {REDOCLY}: is there a network?");
-    Ok(program)
+    ensure!(npm.success(), "npm cannot install {package}: is there a network?");
+    fs::write(installed, package)?;
+    Ok(modules)
 }
 
 /// A running gateway with a demo tenant. It is killed on drop.
@@ -127,6 +146,7 @@ struct Gateway {
     process: Child,
     /// URL, key, organization, agent.
     caller: [String; 4],
+    operator_key: String,
 }
 
 impl Gateway {
@@ -143,7 +163,8 @@ impl Gateway {
             .spawn()
             .context("the gateway cannot be started")?;
         let stdout = process.stdout.take().context("the gateway has no stdout")?;
-        let mut gateway = Self { process, caller: Default::default() };
+        let (caller, operator_key) = Default::default();
+        let mut gateway = Self { process, caller, operator_key };
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         let field =
@@ -154,6 +175,7 @@ impl Gateway {
             field("organization_id")?.to_owned(),
             field("agent_id")?.to_owned(),
         ];
+        gateway.operator_key = field("operator_key")?.to_owned();
         Ok(gateway)
     }
 }

@@ -76,7 +76,8 @@ enum Task {
     /// Run third-party validators and clients against the gateway and its OpenAPI document
     ///
     /// openapi-spec-validator and redocly check the document. The clients are one that openapi-python-client
-    /// generates from the document, and xpander's Python SDK. Needs python3 and Node.js with npm, and the network the
+    /// generates from the document, and xpander's Python SDK. The gateway is a client itself of MCP servers: server-everything,
+    /// and two of Python's. Needs python3 and Node.js with npm, and the network the
     /// first time: packages go into target/clients, which may be deleted. Not part of `test`.
     Clients,
     /// Run cargo, and lint what it builds: clippy on every crate, rustdoc on libraries

@@ -187,7 +187,7 @@ fn mcp_item(server: &TenantMcpServer) -> GraphItem {
     let auth_type = match &server.definition.auth {
         McpAuth::None => "none",
         McpAuth::ApiKey { .. } => "api_key",
-        McpAuth::Oauth2(_) => "oauth2",
+        McpAuth::Oauth2 { .. } => "oauth2",
         McpAuth::CustomHeaders { .. } => "custom_headers",
     };
     let name = server.name.to_string();

@@ -11,8 +11,15 @@ use tracing_subscriber::fmt::format;
 /// How much of a field's value a line of text shows, in bytes.
 const VALUE_BYTES_MAX: usize = 4096;
 
-/// Modules that write megabytes of debug lines: only a filter that names them gets those.
-const VERBOSE: [&str; 4] = ["cranelift_codegen", "cranelift_frontend", "regalloc2", "wasmtime"];
+/// Modules with a level of their own unless the filter names them: some write megabytes of debug lines, and rmcp logs
+/// what MCP servers say.
+const QUIET: [(&str, &str); 5] = [
+    ("cranelift_codegen", "info"),
+    ("cranelift_frontend", "info"),
+    ("regalloc2", "info"),
+    ("wasmtime", "info"),
+    ("rmcp", "off"),
+];
 
 /// Starts logging with this filter (`--log`).
 ///
@@ -20,9 +27,9 @@ const VERBOSE: [&str; 4] = ["cranelift_codegen", "cranelift_frontend", "regalloc
 /// If the filter is invalid, or logging was started before.
 pub(super) fn start(filter: &str, as_json: bool) -> anyhow::Result<()> {
     let mut parsed = EnvFilter::try_new(filter).context("--log")?;
-    for module in VERBOSE {
+    for (module, level) in QUIET {
         if !filter.contains(module) {
-            parsed = parsed.add_directive(format!("{module}=info").parse().context("--log")?);
+            parsed = parsed.add_directive(format!("{module}={level}").parse().context("--log")?);
         }
     }
     // A log that cannot be written (a full disk, a closed pipe) must cost log lines and nothing else: by default,

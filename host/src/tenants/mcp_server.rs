@@ -41,49 +41,76 @@ pub enum McpAuth {
         header: Option<String>,
     },
     /// Access tokens of an authorization server.
-    Oauth2(OauthClient),
+    Oauth2 {
+        /// The token endpoint. One that a tenant's admin sets has HTTPS and a public address.
+        #[schema(value_type = String)]
+        token_url: Url,
+        /// The client's id.
+        client_id: String,
+        /// The secret that is the client's, sent as HTTP basic authentication.
+        client_secret: SecretName,
+        /// The scopes that are asked for, with spaces between them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        scope: Option<String>,
+        /// The resource that tokens are asked for (RFC 8707). The server's URL without its query if omitted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        resource: Option<String>,
+        /// The secret that is a refresh token. A new one that the authorization server sends takes its place. If
+        /// omitted, tokens are granted for the client's own credentials.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        refresh_token: Option<SecretName>,
+    },
     /// Headers, each with a secret as its value.
     CustomHeaders {
-        /// Secrets by header.
-        headers: BTreeMap<String, SecretName>,
+        /// The headers.
+        headers: SecretHeaders,
     },
 }
 
-/// The gateway as a client of an authorization server (OAuth 2.1).
+/// Secrets by the header that each is sent in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
+pub struct SecretHeaders(BTreeMap<String, SecretName>);
+
+/// The gateway as a client of an authorization server: the fields of [`McpAuth::Oauth2`].
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OauthClient {
-    /// The token endpoint. One that a tenant's admin sets has HTTPS and a public address.
-    #[schema(value_type = String)]
+    /// The token endpoint.
     pub token_url: Url,
     /// The client's id.
     pub client_id: String,
-    /// The secret that is the client's, sent as HTTP basic authentication.
+    /// The secret that is the client's.
     pub client_secret: SecretName,
-    /// The scopes that are asked for, with spaces between them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The scopes that are asked for.
     pub scope: Option<String>,
-    /// The resource that tokens are asked for (RFC 8707). The server's URL without its query if omitted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The resource that tokens are asked for, if it is not the server.
     pub resource: Option<String>,
-    /// The secret that is a refresh token. A new one that the authorization server sends takes its place. If omitted,
-    /// tokens are granted for the client's own credentials.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The secret that is a refresh token.
     pub refresh_token: Option<SecretName>,
 }
 
 impl McpAuth {
+    /// The client of an authorization server, if there is one.
+    #[must_use]
+    pub fn oauth_client(&self) -> Option<OauthClient> {
+        let Self::Oauth2 { token_url, client_id, client_secret, scope, resource, refresh_token } =
+            self.clone()
+        else {
+            return None;
+        };
+        Some(OauthClient { token_url, client_id, client_secret, scope, resource, refresh_token })
+    }
+
     /// The headers that are sent, each with the secret that is its value and what stands before that.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &SecretName, &'static str)> {
         let (key, headers) = match self {
-            Self::None | Self::Oauth2(_) => (None, None),
+            Self::None | Self::Oauth2 { .. } => (None, None),
             Self::ApiKey { secret, header: None } => {
                 (Some(("authorization", secret, "Bearer ")), None)
             }
             Self::ApiKey { secret, header: Some(header) } => {
                 (Some((header.as_str(), secret, "")), None)
             }
-            Self::CustomHeaders { headers } => (None, Some(headers)),
+            Self::CustomHeaders { headers } => (None, Some(&headers.0)),
         };
         let headers = headers.into_iter().flatten();
         key.into_iter().chain(headers.map(|(name, secret)| (name.as_str(), secret, "")))
