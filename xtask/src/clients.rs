@@ -81,7 +81,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
 }
 
 /// Runs a script, which prints its own errors.
-fn run_script(script: &str, python: &mut Command) -> anyhow::Result<()> {
+pub(crate) fn run_script(script: &str, python: &mut Command) -> anyhow::Result<()> {
     say(format_args!("{script}:"))?;
     let begin = Instant::now();
     let ended = python.current_dir(tools::root()).status().context("python cannot be run")?;
@@ -142,15 +142,19 @@ fn npm_package(folder: &Path, package: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// A running gateway with a demo tenant. It is killed on drop.
-struct Gateway {
+pub(crate) struct Gateway {
     process: Child,
     /// URL, key, organization, agent.
-    caller: [String; 4],
-    operator_key: String,
+    pub(crate) caller: [String; 4],
+    pub(crate) operator_key: String,
 }
 
 impl Gateway {
-    fn start(program: &Path, data: &Path, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+    pub(crate) fn start(
+        program: &Path,
+        data: &Path,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         if data.exists() {
             // Otherwise, lists would include the tasks of an earlier run.
             fs::remove_dir_all(data)?;

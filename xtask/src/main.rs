@@ -5,6 +5,7 @@ mod demo;
 mod deny;
 mod dist;
 mod fuzz;
+mod injection;
 mod linted;
 mod payloads;
 mod sbom;
@@ -80,6 +81,12 @@ enum Task {
     /// and two of Python's. Needs python3 and Node.js with npm, and the network the
     /// first time: packages go into target/clients, which may be deleted. Not part of `test`.
     Clients,
+    /// Try to make agents call tools without permission, with a model that obeys whatever it reads
+    ///
+    /// The 35 goals and six of the attacks are AgentDojo's. They stand in payloads, in results and descriptions of tools, and in
+    /// threads, disguised in four ways. Prints counts, and fails if a tool that changes something was called. Needs python3, and the
+    /// network the first time: packages go into target/injection. Takes some minutes. Not part of `test`.
+    Injection,
     /// Run cargo, and lint what it builds: clippy on every crate, rustdoc on libraries
     ///
     /// Warnings are errors. Quicker than building and linting one after the other, since dependencies are compiled
@@ -106,7 +113,7 @@ enum Task {
         ///
         /// The first run of `many` or `ten-thousand` installs that many plugins into target/bench, which takes about
         /// five minutes, and far longer for `ten-thousand`.
-        #[arg(long, value_parser = ["mapping", "accept", "task-cost", "agent-turn", "polls", "languages", "neighbours", "shares", "compile-bomb", "many", "ten-thousand"])]
+        #[arg(long, value_parser = ["mapping", "accept", "task-cost", "agent-turn", "mcp-call", "polls", "languages", "neighbours", "shares", "compile-bomb", "many", "ten-thousand"])]
         filter: Option<String>,
         /// Time to measure each row, in seconds
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
@@ -164,6 +171,7 @@ impl Task {
             Task::Linted { folder, arguments } => linted::run(&folder, &arguments),
             Task::Payloads => payloads::install(),
             Task::Clients => clients::run(),
+            Task::Injection => injection::run(),
             Task::Bench { filter, seconds } => stages::bench(filter.as_deref(), seconds),
             Task::CrashAgents { rounds } => stages::crash_agents(rounds),
             Task::FuzzApi { requests, seed } => fuzz::run(requests, seed),

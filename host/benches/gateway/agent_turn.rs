@@ -28,13 +28,13 @@ use crate::bench_gateway::{BenchGateway, TELEGRAM, load_average, median, write};
 use crate::load::load;
 
 /// Runs at a time in the first part.
-const RUNS: usize = 200;
+pub(crate) const RUNS: usize = 200;
 
 /// Connections in the second part.
 const CONNECTIONS: usize = 64;
 
 /// How long the model thinks in the first part, in milliseconds.
-const THINKING_MS: std::ops::Range<u64> = 150..450;
+pub(crate) const THINKING_MS: std::ops::Range<u64> = 150..450;
 /// How long it thinks if the turns of all runs are to end at once.
 const THINKING_AT_ONCE_MS: std::ops::Range<u64> = 300..301;
 
@@ -42,8 +42,10 @@ const THINKING_AT_ONCE_MS: std::ops::Range<u64> = 300..301;
 const TURNS: usize = 3;
 
 /// The scripted model.
-#[derive(Clone, Default)]
-struct Script {
+#[derive(Clone)]
+pub(crate) struct Script {
+    /// The tool that it calls, and the arguments.
+    call: (&'static str, &'static str),
     thinking_ms: Arc<Mutex<std::ops::Range<u64>>>,
     /// When the first answer of each run was sent, by the mark around its payload.
     answered: Arc<Mutex<HashMap<String, Instant>>>,
@@ -51,13 +53,35 @@ struct Script {
     gaps: Arc<Mutex<Vec<f64>>>,
 }
 
-const CALL: &str = concat!(
-    r#"data: {"choices":[{"delta":{"role":"assistant","tool_calls":[{"index":0,"id":"call_1","type":"function","#,
-    r#""function":{"name":"calculate","arguments":"{\"expression\":\"6*7\"}"}}]}}]}"#,
-    "\n\n",
-    r#"data: {"choices":[{"delta":{},"finish_reason":"tool_calls"}]}"#,
-    "\n\ndata: [DONE]\n\n"
-);
+impl Script {
+    /// A model that calls this tool and thinks as models do.
+    pub(crate) fn new(tool: &'static str, arguments: &'static str) -> Self {
+        let thinking_ms = Arc::new(Mutex::new(THINKING_MS));
+        Self {
+            call: (tool, arguments),
+            thinking_ms,
+            answered: Arc::default(),
+            gaps: Arc::default(),
+        }
+    }
+
+    fn call(&self) -> String {
+        let (name, arguments) = self.call;
+        let function = json!({"name": name, "arguments": arguments});
+        format!(
+            "data: {{\"choices\":[{{\"delta\":{{\"role\":\"assistant\",\"tool_calls\":[{{\"index\":0,\
+             \"id\":\"call_1\",\"type\":\"function\",\"function\":{function}}}]}}}}]}}\n\n\
+             data: {{\"choices\":[{{\"delta\":{{}},\"finish_reason\":\"tool_calls\"}}]}}\n\ndata: [DONE]\n\n"
+        )
+    }
+
+    /// Takes the times between turns.
+    pub(crate) fn take_gaps(&self) -> Gaps {
+        let mut gaps =
+            std::mem::take(&mut *self.gaps.lock().unwrap_or_else(PoisonError::into_inner));
+        Gaps::of(&mut gaps)
+    }
+}
 
 const ANSWER: &str = concat!(
     r#"data: {"choices":[{"delta":{"role":"assistant","content":"It is "}}]}"#,
@@ -83,18 +107,18 @@ async fn complete(State(script): State<Script>, body: String) -> impl IntoRespon
         tokio::time::sleep(Duration::from_millis(thinking)).await;
     }
     let answer = match before {
-        Some(_) => ANSWER,
+        Some(_) => ANSWER.to_owned(),
         None => {
             let now = Instant::now();
             script.answered.lock().unwrap_or_else(PoisonError::into_inner).insert(mark, now);
-            CALL
+            script.call()
         }
     };
     ([("content-type", "text/event-stream")], answer)
 }
 
 /// Serves the model on a thread of its own, and returns its port.
-async fn serve_model(script: Script) -> anyhow::Result<u16> {
+pub(crate) async fn serve_model(script: Script) -> anyhow::Result<u16> {
     let (sender, port) = tokio::sync::oneshot::channel();
     std::thread::Builder::new().name("model".to_owned()).spawn(move || -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -129,10 +153,18 @@ async fn make(runs_max: usize, port: u16) -> anyhow::Result<BenchGateway> {
 }
 
 /// The times between two turns, in milliseconds.
-struct Gaps {
-    turns: usize,
-    p50: f64,
-    p99: f64,
+pub(crate) struct Gaps {
+    pub(crate) turns: usize,
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+}
+
+impl Gaps {
+    pub(crate) fn of(times: &mut [f64]) -> Self {
+        times.sort_by(f64::total_cmp);
+        let percentile = |of: usize| times.get(times.len() * of / 100).copied().unwrap_or_default();
+        Self { turns: times.len(), p50: percentile(50), p99: percentile(99) }
+    }
 }
 
 impl std::fmt::Display for Gaps {
@@ -154,14 +186,11 @@ async fn gaps(
     let serving = bench.serve().await?;
     load(serving.address, bench.request("", TELEGRAM).into(), RUNS, round).await?;
     serving.stop().await?;
-    let mut gaps = std::mem::take(&mut *script.gaps.lock().unwrap_or_else(PoisonError::into_inner));
-    gaps.sort_by(f64::total_cmp);
-    let percentile = |of: usize| gaps.get(gaps.len() * of / 100).copied().unwrap_or_default();
-    Ok(Gaps { turns: gaps.len(), p50: percentile(50), p99: percentile(99) })
+    Ok(script.take_gaps())
 }
 
 pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
-    let script = Script::default();
+    let script = Script::new("calculate", r#"{"expression":"6*7"}"#);
     let port = serve_model(script.clone()).await?;
     let spread = gaps(&script, port, THINKING_MS, round).await?;
     println!(

@@ -12,6 +12,7 @@ mod languages;
 mod load;
 mod many;
 mod mapping;
+mod mcp_call;
 mod neighbours;
 mod polls;
 mod shares;
@@ -49,6 +50,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("agent-turn") {
         runtime.block_on(agent_turn::run(round))?;
+    }
+    if wanted("mcp-call") {
+        runtime.block_on(mcp_call::run(round))?;
     }
     if wanted("polls") {
         runtime.block_on(polls::run(round))?;
