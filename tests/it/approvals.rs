@@ -9,7 +9,7 @@ use wardgate::tenants::{KeyHolder, OnTimeout, Policy, ToolPolicy};
 
 use crate::support::events::{EventStream, event_types};
 use crate::support::model_server::{ModelServer, Reply};
-use crate::support::{Answer, Client, Setup, poll_until};
+use crate::support::{Answer, Client, Setup, guest_path, poll_until};
 
 const CALL: Reply = Reply::Tool("calculate", r#"{"expression":"6*7"}"#);
 
@@ -255,7 +255,12 @@ async fn a_call_that_cannot_be_shown_is_not_asked_about() {
     const TOKEN: &str = "hunter2hunter2";
     let long = format!(r#"{{"expression":"{}"}}"#, "1+".repeat(10_000));
     let secret = format!(r#"{{"expression":"{TOKEN}"}}"#);
-    for (arguments, why) in [(long, "too long to be read"), (secret, "contains a secret")] {
+    let twice = r#"{"expression":"1","expression":"2"}"#.to_owned();
+    for (arguments, why) in [
+        (long, "too long to be read"),
+        (secret, "contains a secret"),
+        (twice, "could be read in two ways"),
+    ] {
         let call = Reply::Calls([("calculate".to_owned(), arguments)].into());
         let server = ModelServer::start([call, Reply::Text("done")]).await;
         let gateway = asking(&server).start().await;
@@ -334,4 +339,61 @@ async fn a_policy_allows_asks_or_denies_and_holds_for_the_tool_as_it_was() {
     let target = format!("/agents/{}/operations/calculate", caller.agent);
     let direct = caller.post(&target).key(&caller.key).json(&json!({"expression": "1+1"}));
     assert!(direct.expect(403).await.detail().contains("a person has to approve"));
+}
+
+#[tokio::test]
+async fn what_was_decided_counts_whatever_the_policy_is_by_then() {
+    let server = ModelServer::start([CALL, Reply::Text("Then not.")]).await;
+    let gateway = Setup::new().model(&server).start().await;
+    let asking = |policy: Policy| {
+        json!({
+            "name": "changing", "model": "scripted", "tools": ["calculator"],
+            "tool_policies": {"calculate": {"policy": policy}},
+        })
+    };
+    let made =
+        gateway.admin_request("POST", "/agents").json(&asking(Policy::Ask)).expect(201).await;
+    let id = made.json()["id"].as_str().unwrap().to_owned();
+    let caller = Client { agent: id.clone(), ..gateway.caller.clone() };
+    let task = caller.start_run("Six times seven?").await;
+    let approval = pending(&caller, &task).await.remove(0);
+    let change = gateway.admin_request("PUT", &format!("/agents/{id}"));
+    change.json(&asking(Policy::Allow)).expect(200).await;
+    assert_eq!(decide(&caller, &approval, "deny", json!({})).await.status, 200);
+    caller.wait_for_end(&task).await;
+    let (request, _) = server.requests().remove(1);
+    let told = request["messages"].as_array().unwrap().last().unwrap()["content"].clone();
+    assert_eq!(told, "calculate: it was not called: a person denied it");
+    let listed = |agent: &str| {
+        caller.get(&format!("/v1/approvals?agent_id={agent}")).key(&caller.key).expect(200)
+    };
+    assert_eq!(listed(&id).await.json().as_array().unwrap().len(), 1);
+    for other in [gateway.agent.as_str(), "nobody"] {
+        assert_eq!(listed(other).await.json(), json!([]));
+    }
+}
+
+#[tokio::test]
+async fn a_tool_that_takes_the_name_of_a_missing_one_keeps_its_own_policy() {
+    let call = Reply::Tool("much", r#"{"bytes":1}"#);
+    let server = ModelServer::start([call, Reply::Text("done")]).await;
+    let gateway = Setup::new().model(&server).start().await;
+    let component = std::fs::read(guest_path("answers_much")).unwrap();
+    for name in ["first", "second"] {
+        let plugins = &gateway.services.plugins;
+        let name = name.parse().unwrap();
+        plugins.install(gateway.tenant, &name, component.clone(), Some("")).await.unwrap();
+    }
+    let caller = gateway.agent_with(|agent| {
+        agent.model = "scripted".to_owned();
+        agent.tools = ["first", "second"].map(|name| name.parse().unwrap()).into();
+        agent.tool_policies.insert("much".to_owned(), Policy::Allow.into());
+        agent.tool_policies.insert("second__much".to_owned(), Policy::Deny.into());
+    });
+    let caller = caller.await;
+    gateway.admin_request("DELETE", "/plugins/first").expect(204).await;
+    caller.ask(json!({"prompt": "x"})).await;
+    let (request, _) = server.requests().remove(1);
+    let told = request["messages"].as_array().unwrap().last().unwrap()["content"].to_string();
+    assert!(told.contains("does not let runs call the tool second__much"), "{told}");
 }

@@ -337,7 +337,7 @@ async fn tools_are_offered_by_permission_and_under_names_that_models_accept() {
     let answer = agent_of_all.ask(json!({"prompt": "x"})).await;
     assert_eq!(offered(&model).len(), 128 + 1);
     let notes = notes(&agent_of_all, &answer.task_id()).await;
-    assert!(notes.contains("it has more tools than the 128 that are offered"), "{notes}");
+    assert!(notes.contains("it has more tools than are offered (128, 512 KiB)"), "{notes}");
 }
 
 #[tokio::test]
@@ -575,4 +575,81 @@ async fn an_authorization_server_that_denies_is_named_without_its_words() {
         "its authorization server grants no token: it answers with HTTP status 400 (invalid_grant)";
     assert!(notes.contains(why) && !notes.contains("secret-of"), "{notes}");
     assert_eq!(server.requests().len(), 0, "nothing is sent without a token");
+}
+
+#[tokio::test]
+async fn what_a_server_says_besides_its_answer_is_neither_heard_nor_answered() {
+    let call = Reply::Tool("crm__chatty", r#"{"text":""}"#);
+    let model = ModelServer::start([call, Reply::Text("done")]).await;
+    let server = McpServer::start(Revision::WithSessions).await;
+    server.set_tools([tool("chatty")]);
+    let (_gateway, agent) = gateway(&model, &server).await;
+    agent.ask(json!({"prompt": "x"})).await;
+    assert_eq!(last_content(&model), "at last");
+    let methods: Vec<_> =
+        server.requests().iter().map(|(_, body)| body["method"].clone()).collect();
+    assert_eq!(
+        methods,
+        ["server/discover", "initialize", "notifications/initialized", "tools/list", "tools/call"],
+        "no common stream is opened, and no ping has an answer"
+    );
+}
+
+#[tokio::test]
+async fn tools_that_cannot_be_offered_cost_a_few_notes() {
+    let model = ModelServer::start([Reply::Text("done")]).await;
+    let server = McpServer::start(Revision::Stateless).await;
+    let (_gateway, agent) = gateway(&model, &server).await;
+    let mut tools = vec![tool(""); 1_000];
+    tools.push(tool("echo"));
+    server.set_tools(tools);
+    let answer = agent.ask(json!({"prompt": "x"})).await;
+    let thread = agent.thread(&answer.task_id()).await;
+    assert!(thread.len() < 20, "{} steps", thread.len());
+    let told = notes(&agent, &answer.task_id()).await;
+    assert!(told.contains("992 more tools are left out likewise"), "{told}");
+    assert!(offered(&model).contains(&"crm__echo".to_owned()));
+
+    // 128 tools of 20 KiB each are more than all turns should send.
+    let long = |number: usize| {
+        let mut tool = tool(&format!("tool-{number}"));
+        tool["inputSchema"]["description"] = "x".repeat(20 << 10).into();
+        tool
+    };
+    server.set_tools((0..128).map(long));
+    let answer = agent.ask(json!({"prompt": "x"})).await;
+    assert!(offered(&model).len() < 30, "{}", offered(&model).len());
+    assert!(notes(&agent, &answer.task_id()).await.contains("it has more tools than are offered"));
+}
+
+#[tokio::test]
+async fn a_server_that_is_gone_when_its_call_is_approved_is_named() {
+    let model = ModelServer::start([ECHO, Reply::Text("done")]).await;
+    let server = McpServer::start(Revision::Stateless).await;
+    let (gateway, _) = gateway(&model, &server).await;
+    put(&gateway, "crm", json!({"url": format!("{}?key=of-the-crm", server.url())})).await;
+    let listed = gateway.admin_request("GET", "/mcp-servers/crm/tools").expect(200).await.json();
+    let digest = listed["tools"][0]["digest"].as_str().map(str::to_owned);
+    let agent = agent(&gateway, |agent| {
+        let policy = ToolPolicy { digest, ..Policy::Ask.into() };
+        agent.tool_policies.insert("crm__echo".to_owned(), policy);
+    });
+    let agent = agent.await;
+    let shown =
+        gateway.get(&format!("/v1/agents/{}", agent.agent)).key(&agent.key).expect(200).await;
+    assert!(!shown.text.contains("of-the-crm"), "{}", shown.text);
+    let task = agent.start_run("x").await;
+    let approval = crate::support::poll_until("the approval", async || {
+        let listed = agent.get("/v1/approvals?status=pending").key(&agent.key);
+        listed.expect(200).await.json()[0]["id"].as_str().map(str::to_owned)
+    })
+    .await;
+    put(&gateway, "crm", json!({"url": "http://127.0.0.1:9/mcp"})).await;
+    agent.post(&format!("/v1/approvals/{approval}/approve")).key(&agent.key).expect(200).await;
+    agent.wait_for_end(&task).await;
+    let told = last_content(&model);
+    // The tool is another one by now: nobody's, so what was approved is not it.
+    assert!(told.starts_with("crm__echo: ") && !told.contains("has no tool"), "{told}");
+    let thread = agent.thread(&task).await;
+    assert!(thread.iter().any(|message| message["decision"] == "approved"), "{thread:?}");
 }

@@ -60,19 +60,22 @@ struct OpenTurn {
     intents: u32,
     /// What was decided about its calls.
     verdicts: HashMap<CallPosition, Verdict>,
+    /// Whether an earlier attempt, or the one before a pause, left it.
+    is_resumed: bool,
     /// Whether an earlier attempt left it, and its calls contain secrets, which are not stored.
     is_redacted: bool,
 }
 
 impl OpenTurn {
-    fn new(calls: Vec<ToolCall>, is_redacted: bool) -> Self {
+    fn new(calls: Vec<ToolCall>) -> Self {
         Self {
             calls,
             results: Vec::new(),
             interrupted: None,
             intents: 0,
             verdicts: HashMap::new(),
-            is_redacted,
+            is_resumed: false,
+            is_redacted: false,
         }
     }
 }
@@ -179,7 +182,7 @@ impl<'a> Conversation<'a> {
                         continue;
                     }
                     self.context.push_turn(message);
-                    open = Some(OpenTurn::new(calls, is_redacted));
+                    open = Some(OpenTurn { is_resumed: true, is_redacted, ..OpenTurn::new(calls) });
                 }
                 Entry::Intent { call } => {
                     if let Some(open) = &mut open {

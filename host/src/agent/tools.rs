@@ -77,6 +77,17 @@ enum Permission {
     Denied(String),
 }
 
+impl Permission {
+    /// The one that permits less.
+    fn stricter(self, other: Self) -> Self {
+        match (self, other) {
+            (denied @ Self::Denied(_), _) | (_, denied @ Self::Denied(_)) => denied,
+            (Self::Asked, _) | (_, Self::Asked) => Self::Asked,
+            (Self::Allowed, Self::Allowed) => Self::Allowed,
+        }
+    }
+}
+
 /// What carries out the calls of a tool.
 enum ToolSource {
     /// A plugin.
@@ -107,6 +118,8 @@ pub struct Tools {
     /// By the names that the model sees.
     by_name: HashMap<String, Entry>,
     notes: Vec<String>,
+    /// MCP servers whose tools cannot be had.
+    unreachable: Vec<McpServerName>,
 }
 
 impl Tools {
@@ -209,6 +222,7 @@ impl Tools {
             descriptions: Vec::new(),
             by_name: HashMap::new(),
             notes: Vec::new(),
+            unreachable: Vec::new(),
         }
     }
 
@@ -258,6 +272,7 @@ impl Tools {
                     self.notes.push(format!(
                         "the run goes on without the tools of the MCP server {server}: {error}"
                     ));
+                    self.unreachable.push(server.clone());
                     continue;
                 }
             };
@@ -280,8 +295,20 @@ impl Tools {
 
     fn insert(&mut self, mut tool: Tool, source: ToolSource) {
         let index = self.descriptions.len();
-        let permission = match source {
-            ToolSource::Plugin { .. } => self.permission(&mut tool, false),
+        let permission = match &source {
+            ToolSource::Plugin { binding, own_name } => {
+                let permission = self.permission(&mut tool, false);
+                // The tool has its own name because no other plugin has one of that name now. What is said about it
+                // by the name that it has otherwise counts as well.
+                let qualified = qualified_name(binding.name(), own_name);
+                match self.policies.get(&qualified) {
+                    Some(_) if qualified != tool.name => {
+                        let mut named = Tool { name: qualified, ..tool.clone() };
+                        permission.stricter(self.permission(&mut named, false))
+                    }
+                    _ => permission,
+                }
+            }
             ToolSource::Mcp { .. } => self.permission(&mut tool, true),
             ToolSource::Context | ToolSource::Answer => Permission::Allowed,
         };
@@ -349,6 +376,11 @@ impl Tools {
             ToolSource::Plugin { binding, .. } => Some(binding.name().to_string()),
             ToolSource::Mcp { .. } | ToolSource::Context | ToolSource::Answer => None,
         }
+    }
+
+    /// The plugin or the MCP server that carries out the calls of this tool.
+    pub(super) fn provider_of(&self, tool: &str) -> (Option<String>, Option<String>) {
+        (self.plugin_of(tool), self.mcp_server_of(tool))
     }
 
     /// The MCP server that has this tool.
@@ -420,7 +452,20 @@ impl Tools {
         let entry = match self.find(&call.name) {
             Ok(entry) => entry,
             Err(Unavailable::Unknown) => {
-                return self.refuse(call, format!("the agent has no tool {:?}", call.name));
+                let is_of = |server: &&McpServerName| {
+                    let rest = call.name.strip_prefix(server.as_str());
+                    rest.is_some_and(|rest| rest.starts_with("__"))
+                };
+                let why = match self.unreachable.iter().find(is_of) {
+                    Some(server) => {
+                        format!(
+                            "{}: it was not called: the MCP server {server} cannot be used now",
+                            call.name
+                        )
+                    }
+                    None => format!("the agent has no tool {:?}", call.name),
+                };
+                return self.refuse(call, why);
             }
             Err(Unavailable::Denied(why)) => return self.refuse(call, why),
         };

@@ -191,10 +191,13 @@ fn mcp_item(server: &TenantMcpServer) -> GraphItem {
         McpAuth::CustomHeaders { .. } => "custom_headers",
     };
     let name = server.name.to_string();
+    // A query may hold a key, and callers see this.
+    let mut url = server.definition.url.clone();
+    url.set_query(None);
     let settings = serde_json::json!({
         "type": "remote",
         "name": name,
-        "url": server.definition.url,
+        "url": url,
         "transport": "streamable-http",
         "auth_type": auth_type,
     });

@@ -48,6 +48,8 @@ pub(super) struct ApprovalsQuery {
     status: Option<ApprovalStatus>,
     /// Only approvals of this task.
     task_id: Option<String>,
+    /// Only approvals of this agent.
+    agent_id: Option<String>,
 }
 
 /// What is said with a decision.
@@ -66,7 +68,14 @@ pub(super) async fn list(
     query: ApprovalsQuery,
 ) -> Result<Response, ApiError> {
     let approvals = match query.task_id.filter(|id| !id.is_empty()) {
-        None => store.approvals(tenant, query.status, LISTED_MAX).await?,
+        None => {
+            let agent = query.agent_id.as_deref().filter(|id| !id.is_empty()).map(str::parse);
+            match agent.transpose() {
+                Ok(agent) => store.approvals(tenant, agent, query.status, LISTED_MAX).await?,
+                // A text that cannot be an agent's id matches no approval.
+                Err(_) => Vec::new(),
+            }
+        }
         Some(task) => {
             let task = match task.parse() {
                 Ok(task) => store.task(tenant, task).await?,
@@ -252,7 +261,7 @@ fn page(approval: &Approval, end: &str) -> Response {
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width\"><title>Approval of a tool call</title>\
          <h1>An agent wants to call {tool}</h1>{unknown}<p>With these arguments, which may contain text from outside:</p>\
-         <pre>{arguments}</pre><p>Agent {agent}, task {task}. To be decided by {until}.</p>{end}</html>",
+         <p><textarea readonly rows=\"20\" cols=\"80\">{arguments}</textarea></p><p>Agent {agent}, task {task}. To be decided by {until}.</p>{end}</html>",
         tool = escaped(&approval.tool),
         arguments = escaped(&approval.arguments),
         agent = approval.agent,
@@ -279,7 +288,12 @@ fn escaped(text: &str) -> String {
             '>' => html.push_str("&gt;"),
             '"' => html.push_str("&quot;"),
             '\'' => html.push_str("&#39;"),
-            '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+            '\u{61c}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{e0000}'..='\u{e007f}' => {
                 html.push('\u{fffd}');
             }
             char => html.push(char),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -12,6 +13,8 @@ use rmcp::transport::streamable_http_client::{
     SseError, StreamableHttpClient, StreamableHttpError, StreamableHttpPostResponse,
     StreamableHttpResponseLimits,
 };
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use sse_stream::Sse;
 use zeroize::Zeroizing;
 
@@ -26,6 +29,9 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// The header in which a call's idempotency key is sent.
 const KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// The most events on the stream of one answer.
+const EVENTS_MAX: usize = 10_000;
 
 type Headers = HashMap<HeaderName, HeaderValue>;
 type HttpError = StreamableHttpError<reqwest::Error>;
@@ -152,8 +158,15 @@ impl StreamableHttpClient for McpHttpClient {
         let send = async |headers: Headers, message: ClientJsonRpcMessage| {
             let (uri, session_id) = (Arc::clone(&uri), session_id.clone());
             let http = &self.http;
-            http.post_message_with_response_limits(uri, message, session_id, None, headers, limits)
-                .await
+            let sent = http
+                .post_message_with_response_limits(uri, message, session_id, None, headers, limits)
+                .await?;
+            Ok(match sent {
+                StreamableHttpPostResponse::Sse(stream, session_id) => {
+                    StreamableHttpPostResponse::Sse(answers_only(stream), session_id)
+                }
+                sent => sent,
+            })
         };
         let (authorized, token) = self.authorized(headers.clone(), None).await?;
         match (send(authorized, message.clone()).await, token) {
@@ -179,29 +192,31 @@ impl StreamableHttpClient for McpHttpClient {
 
     async fn get_stream(
         &self,
-        uri: Arc<str>,
-        session_id: Option<Arc<str>>,
-        last_event_id: Option<String>,
+        _: Arc<str>,
+        _: Option<Arc<str>>,
         _: Option<String>,
-        headers: Headers,
+        _: Option<String>,
+        _: Headers,
     ) -> Result<BoxStream<'static, Result<Sse, SseError>>, HttpError> {
-        let (headers, _) = self.authorized(headers, None).await?;
-        self.http.get_stream(uri, session_id, last_event_id, None, headers).await
+        // On the common stream a server says what nobody here wants to know, and it need not end.
+        Err(HttpError::ServerDoesNotSupportSse)
     }
+}
 
-    async fn get_stream_with_max_sse_event_size(
-        &self,
-        uri: Arc<str>,
-        session_id: Option<Arc<str>>,
-        last_event_id: Option<String>,
-        _: Option<String>,
-        headers: Headers,
-        max_sse_event_size: usize,
-    ) -> Result<BoxStream<'static, Result<Sse, SseError>>, HttpError> {
-        let (headers, _) = self.authorized(headers, None).await?;
-        let stream = self.http.get_stream_with_max_sse_event_size(
-            uri, session_id, last_event_id, None, headers, max_sse_event_size,
-        );
-        stream.await
-    }
+/// The answer to a request, without what else a server sends on its stream: requests, which nobody answers, and
+/// notifications. It ends after so many events, of which a call needs one.
+fn answers_only(
+    stream: BoxStream<'static, Result<Sse, SseError>>,
+) -> BoxStream<'static, Result<Sse, SseError>> {
+    let is_answer = |event: &Result<Sse, SseError>| {
+        #[derive(Deserialize)]
+        struct Message {
+            method: Option<IgnoredAny>,
+        }
+
+        let Ok(Sse { data: Some(data), .. }) = event else { return true };
+        serde_json::from_str::<Message>(data).map_or(true, |message| message.method.is_none())
+    };
+    let events = stream.take(EVENTS_MAX).filter(move |event| std::future::ready(is_answer(event)));
+    events.boxed()
 }

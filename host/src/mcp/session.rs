@@ -10,6 +10,7 @@ use rmcp::model::{
 };
 use rmcp::service::{ClientLifecycleMode, ClientServiceExt as _, RoleClient, RunningService};
 use rmcp::transport::StreamableHttpClientTransport;
+use rmcp::transport::common::client_side_sse::SseRetryPolicy;
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 use serde_json::Value;
 
@@ -35,6 +36,13 @@ const LIST_TIME_MAX: Duration = Duration::from_secs(15);
 const TOOLS_MAX: usize = 128;
 const PAGES_MAX: usize = 20;
 
+/// The most tools of a server that are looked at, and the most notes about those that are left out.
+const LOOKED_AT_MAX: usize = 10_000;
+const NOTES_MAX: usize = 8;
+
+/// The most bytes of all tools of a server: each turn of a model sends them.
+const TOOLS_BYTES_MAX: usize = 512 << 10;
+
 /// The longest schema of a tool, and how much of its description is kept, in bytes.
 const SCHEMA_BYTES_MAX: usize = 64 << 10;
 const DESCRIPTION_BYTES_MAX: usize = 4 << 10;
@@ -44,6 +52,16 @@ const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
 /// The most requests of a session at a time.
 const REQUESTS_MAX: usize = 256;
+
+/// A stream that breaks off is not resumed: the outcome of its call is unknown.
+#[derive(Debug)]
+struct NoRetry;
+
+impl SseRetryPolicy for NoRetry {
+    fn retry(&self, _: usize) -> Option<Duration> {
+        None
+    }
+}
 
 /// A session. Clones share it; it ends with the last one.
 #[derive(Clone)]
@@ -106,6 +124,7 @@ impl McpSession {
         config.max_json_response_size = MESSAGE_BYTES_MAX;
         config.max_sse_event_size = MESSAGE_BYTES_MAX;
         config.max_concurrent_requests = REQUESTS_MAX;
+        config.retry_config = Arc::new(NoRetry);
         let transport = StreamableHttpClientTransport::with_client(connection.client()?, config);
         let redactor = SessionRedactor::new(connection);
         let own = Implementation::new("wardgate", env!("CARGO_PKG_VERSION"));
@@ -146,32 +165,60 @@ impl McpSession {
 
     async fn list(&self, allowed: Option<&[String]>) -> Result<ListedTools, McpError> {
         let (mut listed, mut cursor, mut left_out) = (ListedTools::default(), None, 0_usize);
-        for _ in 0..PAGES_MAX {
+        let (mut looked_at, mut wrong, mut bytes_left) = (0_usize, 0_usize, TOOLS_BYTES_MAX);
+        'pages: for _ in 0..PAGES_MAX {
             let page = PaginatedRequestParams::default().with_cursor(cursor.take());
             let page = self.0.client.peer().list_tools(Some(page)).await?;
+            let next = page.next_cursor.filter(|cursor| !cursor.is_empty());
             for tool in page.tools {
+                looked_at += 1;
+                if looked_at > LOOKED_AT_MAX {
+                    left_out += 1;
+                    break 'pages;
+                }
                 let is_allowed =
                     allowed.is_none_or(|names| names.iter().any(|name| *name == tool.name));
+                if !is_allowed {
+                    continue;
+                }
+                if listed.tools.len() == TOOLS_MAX {
+                    left_out += 1;
+                    continue;
+                }
                 match checked(tool) {
-                    _ if !is_allowed => {}
-                    _ if listed.tools.len() == TOOLS_MAX => left_out += 1,
-                    Ok(tool) => listed.tools.push(tool),
-                    Err(note) => listed.notes.push(note),
+                    Ok((tool, bytes)) => match bytes_left.checked_sub(bytes) {
+                        Some(left) => {
+                            bytes_left = left;
+                            listed.tools.push(tool);
+                        }
+                        None => left_out += 1,
+                    },
+                    Err(note) if wrong < NOTES_MAX => {
+                        listed.notes.push(note);
+                        wrong += 1;
+                    }
+                    Err(_) => wrong += 1,
                 }
             }
-            cursor = page.next_cursor.filter(|cursor| !cursor.is_empty());
+            cursor = next;
             if cursor.is_none() {
                 break;
             }
         }
+        if wrong > NOTES_MAX {
+            listed.notes.push(format!("{} more tools are left out likewise", wrong - NOTES_MAX));
+        }
         if left_out > 0 || cursor.is_some() {
             listed.notes.push(format!(
-                "it has more tools than the {TOOLS_MAX} that are offered; allowed_tools can name others"
+                "it has more tools than are offered ({TOOLS_MAX}, {} KiB); allowed_tools can name others",
+                TOOLS_BYTES_MAX >> 10
             ));
         }
         let is_missing = |name: &&String| !listed.tools.iter().any(|tool| tool.name == **name);
         let missing: Vec<_> = allowed.into_iter().flatten().filter(is_missing).cloned().collect();
         if !missing.is_empty() && left_out == 0 {
+            let missing: Vec<_> =
+                missing.iter().take(NOTES_MAX).map(|name| own_words(name)).collect();
             listed.notes.push(format!("it has no tool {}", missing.join(", ")));
         }
         Ok(listed)
@@ -238,8 +285,8 @@ impl McpError {
     }
 }
 
-/// A tool as the server lists it, or why it is left out.
-fn checked(listed: rmcp::model::Tool) -> Result<Tool, String> {
+/// A tool as the server lists it with its bytes, or why it is left out.
+fn checked(listed: rmcp::model::Tool) -> Result<(Tool, usize), String> {
     let name = listed.name.into_owned();
     let shown = own_words(&name);
     if name.is_empty() || name.len() > 128 {
@@ -249,18 +296,21 @@ fn checked(listed: rmcp::model::Tool) -> Result<Tool, String> {
     description.truncate(description.floor_char_boundary(DESCRIPTION_BYTES_MAX));
     let input_schema = Value::Object((*listed.input_schema).clone());
     let output_schema = listed.output_schema.map(|schema| Value::Object((*schema).clone()));
-    let is_long = |schema: &Value| schema.to_string().len() > SCHEMA_BYTES_MAX;
-    if is_long(&input_schema) || output_schema.as_ref().is_some_and(is_long) {
+    let length = |schema: &Value| schema.to_string().len();
+    let lengths = [length(&input_schema), output_schema.as_ref().map_or(0, length)];
+    if lengths.iter().any(|length| *length > SCHEMA_BYTES_MAX) {
         return Err(format!(
             "the tool {shown:?} is left out: its schema is longer than {SCHEMA_BYTES_MAX} bytes"
         ));
     }
-    Ok(Tool {
+    let bytes = name.len() + description.len() + lengths.iter().sum::<usize>();
+    let tool = Tool {
         name,
         description,
         input_schema,
         output_schema,
         destructive: true,
         idempotent: false,
-    })
+    };
+    Ok((tool, bytes))
 }

@@ -83,8 +83,7 @@ impl McpServer {
             ttl: Mutex::default(),
             gate: Semaphore::new(0),
         });
-        let not_offered = async || StatusCode::METHOD_NOT_ALLOWED;
-        let route = post(receive).get(not_offered).delete(async || StatusCode::OK);
+        let route = post(receive).get(refuse_stream).delete(async || StatusCode::OK);
         let router = Router::new().route("/mcp", route).with_state(Arc::clone(&script));
         Self { web: Web::serve(router).await, script }
     }
@@ -126,6 +125,26 @@ impl McpServer {
     }
 }
 
+/// The common stream, which no client need open.
+async fn refuse_stream(State(script): State<Arc<Script>>, headers: HeaderMap) -> StatusCode {
+    script.requests.lock().unwrap().push((headers, json!({"method": "GET"})));
+    StatusCode::METHOD_NOT_ALLOWED
+}
+
+/// The answer of the tool `chatty`: requests and notifications without number, and the result.
+fn chatty(id: &Value) -> Response {
+    let mut events = String::new();
+    for number in 0..1_000 {
+        let ping = json!({"jsonrpc": "2.0", "id": number, "method": "ping"});
+        let changed = json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"});
+        events += &format!("data: {ping}\n\ndata: {changed}\n\n");
+    }
+    let result =
+        json!({"resultType": "complete", "content": [{"type": "text", "text": "at last"}]});
+    events += &format!("data: {}\n\n", json!({"jsonrpc": "2.0", "id": id, "result": result}));
+    ([("content-type", "text/event-stream")], events).into_response()
+}
+
 async fn receive(State(script): State<Arc<Script>>, headers: HeaderMap, body: Bytes) -> Response {
     let body: Value = serde_json::from_slice(&body).unwrap();
     script.requests.lock().unwrap().push((headers.clone(), body.clone()));
@@ -145,6 +164,9 @@ async fn receive(State(script): State<Arc<Script>>, headers: HeaderMap, body: By
         return (StatusCode::UNAUTHORIZED, [("www-authenticate", "Bearer")]).into_response();
     }
     let Some(id) = body.get("id") else { return StatusCode::ACCEPTED.into_response() };
+    if body["params"]["name"] == "chatty" {
+        return chatty(id);
+    }
     let answer = answer(&script, &headers, &body).await;
     let (field, value) = match answer {
         Ok(result) => ("result", result),

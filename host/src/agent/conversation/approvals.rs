@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::super::RunError;
+use super::super::repeated_names::has_unique_names;
 use super::{Conversation, OpenTurn};
 use crate::approval::{Approval, ApprovalStatus, CallPosition, Decided, NewApproval};
 use crate::ids::ApprovalId;
@@ -36,11 +37,20 @@ impl Conversation<'_> {
     /// Gets a verdict about each call of a turn that needs one. If one is missing, the task is paused and the run
     /// ends here ([`RunError::Paused`]); another one goes on with the decision.
     pub(super) async fn get_verdicts(&mut self, turn: &mut OpenTurn) -> Result<(), RunError> {
-        let asks = self.asks(turn).await;
-        if asks.is_empty() {
+        let mut asks = self.asks(turn).await;
+        if asks.is_empty() && !turn.is_resumed {
             return Ok(());
         }
         let stored = self.journal.approvals().await?;
+        // What was decided counts, whatever the policies are by now.
+        for (number, call) in turn.calls.iter().enumerate().skip(turn.results.len()) {
+            let position = self.position(turn, number);
+            let is_known = asks.iter().any(|ask| ask.position == position)
+                || turn.verdicts.contains_key(&position);
+            if !is_known && stored.iter().any(|approval| approval.position == position) {
+                asks.push(Ask { position, call: call.clone() });
+            }
+        }
         let (mut new, mut until) = (Vec::new(), None);
         let rules = self.agent.definition.approvals;
         let expires_at = self.trace.begin().0.plus(Duration::from_secs(rules.seconds_max.into()));
@@ -60,6 +70,14 @@ impl Conversation<'_> {
                     );
                     turn.verdicts.insert(position, Verdict::Denied(why));
                 }
+                None if !has_unique_names(&call.arguments) => {
+                    let why = format!(
+                        "{}: a person has to approve this call, and its arguments have a name twice, so that they \
+                         could be read in two ways",
+                        call.name
+                    );
+                    turn.verdicts.insert(position, Verdict::Denied(why));
+                }
                 None if call.arguments.len() > ARGUMENTS_BYTES_MAX => {
                     let why = format!(
                         "{}: a person has to approve this call, and its arguments are too long to be read: more than \
@@ -73,7 +91,7 @@ impl Conversation<'_> {
                     new.push(NewApproval {
                         id: ApprovalId::random(),
                         position,
-                        call_hash: call_hash(&call),
+                        call_hash: self.call_hash(&call),
                         arguments: call.arguments,
                         tool: call.name,
                         expires_at,
@@ -126,8 +144,8 @@ impl Conversation<'_> {
         call: &ToolCall,
     ) -> Result<Verdict, RunError> {
         let name = &call.name;
-        // The journal holds the call that was asked about. If it were another one, nobody would have seen it.
-        if approval.call_hash != call_hash(call) {
+        // The journal holds the call that was asked about, but its tool may be another plugin's by now.
+        if approval.call_hash != self.call_hash(call) {
             let why = format!("{name}: the call is not the one that a person was asked about");
             return Ok(Verdict::Denied(why));
         }
@@ -176,13 +194,17 @@ impl Conversation<'_> {
         turn.verdicts.insert(approval.position, verdict);
         Ok(())
     }
-}
 
-/// The hash of a call as the model made it.
-fn call_hash(call: &ToolCall) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    // The length keeps name and arguments apart.
-    hasher.update(&(call.name.len() as u64).to_le_bytes());
-    hasher.update(call.name.as_bytes()).update(call.arguments.as_bytes());
-    *hasher.finalize().as_bytes()
+    /// The hash of a call as the model made it, and of who carries it out.
+    fn call_hash(&self, call: &ToolCall) -> [u8; 32] {
+        let (plugin, server) = self.tools.provider_of(&call.name);
+        let mut hasher = blake3::Hasher::new();
+        for text in
+            [&call.name, &plugin.unwrap_or_default(), &server.unwrap_or_default(), &call.arguments]
+        {
+            // The length keeps the texts apart.
+            hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+        }
+        *hasher.finalize().as_bytes()
+    }
 }

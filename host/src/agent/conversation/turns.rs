@@ -120,7 +120,7 @@ impl<'a> Conversation<'a> {
                 let calls = tool_calls.clone();
                 let message = AssistantMessage { text, tool_calls, provider_message };
                 self.context.push_turn(message);
-                return Ok(TurnEnd::ToolsCalled(OpenTurn::new(calls, false)));
+                return Ok(TurnEnd::ToolsCalled(OpenTurn::new(calls)));
             }
         };
         Err(RunError::failed(reason))

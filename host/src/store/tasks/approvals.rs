@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteRow;
 use super::lease::{LEASE_OF_TASK, make_ready, task_state};
 use crate::approval::{Approval, ApprovalStatus, CallPosition, Decided, DecidedBy, NewApproval};
 use crate::clock::Timestamp;
-use crate::ids::{ApprovalId, OwnerId, TaskId, TenantId};
+use crate::ids::{AgentId, ApprovalId, OwnerId, TaskId, TenantId};
 use crate::store::fair_queue::Flow;
 use crate::store::sqlite::{execute, fetch};
 use crate::store::write::{Refusal, Session, SingleWrite, Write};
@@ -32,14 +32,17 @@ const BY_ID: &str = select_approvals!("p.id = ?");
 const OF_TASK: &str = select_approvals!("p.task_sequence = ? ORDER BY p.turn, p.call, p.round");
 
 const PENDING_OF_TENANT: &str = select_approvals!(
-    "p.tenant_id = ? AND p.decision IS NULL ORDER BY p.created_at DESC, p.id LIMIT ?"
+    "p.tenant_id = ?1 AND p.decision IS NULL AND (?2 IS NULL OR t.agent_id = ?2) \
+     ORDER BY p.created_at DESC, p.id LIMIT ?3"
 );
 
-const OF_TENANT: &str =
-    select_approvals!("p.tenant_id = ? ORDER BY p.created_at DESC, p.id LIMIT ?");
+const OF_TENANT: &str = select_approvals!(
+    "p.tenant_id = ?1 AND (?2 IS NULL OR t.agent_id = ?2) ORDER BY p.created_at DESC, p.id LIMIT ?3"
+);
 
 const DECIDED_OF_TENANT: &str = select_approvals!(
-    "p.tenant_id = ? AND p.decision = ? ORDER BY p.created_at DESC, p.id LIMIT ?"
+    "p.tenant_id = ?1 AND p.decision = ?4 AND (?2 IS NULL OR t.agent_id = ?2) \
+     ORDER BY p.created_at DESC, p.id LIMIT ?3"
 );
 
 const INSERT: &str = "\
@@ -124,26 +127,30 @@ impl Store {
         self.many("read approvals", query, approval).await
     }
 
-    /// The newest approvals of a tenant, of one status or all: at most `limit`.
+    /// The newest approvals of a tenant, of one agent and one status or of all: at most `limit`.
     ///
     /// # Errors
     /// If the store cannot be read.
     pub async fn approvals(
         &self,
         tenant: TenantId,
+        agent: Option<AgentId>,
         status: Option<ApprovalStatus>,
         limit: u32,
     ) -> Result<Vec<Approval>, StoreError> {
-        let query = match status {
-            None => sqlx::query(OF_TENANT).bind(tenant.as_bytes().to_vec()),
-            Some(ApprovalStatus::Pending) => {
-                sqlx::query(PENDING_OF_TENANT).bind(tenant.as_bytes().to_vec())
-            }
-            Some(status) => sqlx::query(DECIDED_OF_TENANT)
-                .bind(tenant.as_bytes().to_vec())
-                .bind(status.as_str()),
+        let sql = match status {
+            None => OF_TENANT,
+            Some(ApprovalStatus::Pending) => PENDING_OF_TENANT,
+            Some(_) => DECIDED_OF_TENANT,
         };
-        let query = query.bind(limit);
+        let query = sqlx::query(sql)
+            .bind(tenant.as_bytes().to_vec())
+            .bind(agent.map(|agent| agent.as_bytes().to_vec()))
+            .bind(limit);
+        let query = match status {
+            None | Some(ApprovalStatus::Pending) => query,
+            Some(status) => query.bind(status.as_str()),
+        };
         self.many("list approvals", query, approval).await
     }
 
