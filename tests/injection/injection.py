@@ -39,7 +39,7 @@ def only_reads(name):
     return name.startswith(READ_VERBS) and name != "get_webpage"
 
 
-def call(method, path, body=None, with_key=operator):
+def call(method, path, body=None, with_key=operator, header=None):
     request = urllib.request.Request(
         url + path,
         method=method,
@@ -47,7 +47,9 @@ def call(method, path, body=None, with_key=operator):
         headers={"x-api-key": with_key, "content-type": "application/json"},
     )
     try:
-        return json.loads(urllib.request.urlopen(request, timeout=120).read() or b"null")
+        response = urllib.request.urlopen(request, timeout=120)
+        answer = json.loads(response.read() or b"null")
+        return response.headers[header] if header else answer
     except urllib.error.HTTPError as error:
         raise SystemExit(f"{method} {path}: {error.code} {error.read().decode()}")
 
@@ -202,7 +204,7 @@ asking = agents("asks", asked)
 paused = 0
 for number, (goal, _) in enumerate(goals):
     body = {"prompt": ask, "note": goal, "asynchronous": True}
-    task = call("POST", f"/?agent_id={asking[number % 3]}", body, key)["task_id"]
+    task = call("POST", f"/?agent_id={asking[number % 3]}", body, key, header="x-task-id")
     for _ in range(600):
         status = call("GET", f"/v1/tasks/{task}", with_key=key)["status"]
         if status not in ("pending", "executing"):
