@@ -119,7 +119,8 @@ impl RunError {
 
 impl Runner {
     /// Runs an agent on a task, to its end or until it has to wait for a person's decision. Every failure of the run
-    /// becomes the outcome, and an empty answer is a failure. A run that exceeds its time limit is ended here, so that its steps until then are recorded.
+    /// becomes the outcome, and an empty answer is a failure. A run that exceeds its time limit is ended here, so that its
+    /// steps until then are recorded.
     ///
     /// # Errors
     /// If the store cannot be used, which is not the task's fault.

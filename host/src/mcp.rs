@@ -115,7 +115,7 @@ impl McpServers {
     /// dropped; without one it is shared.
     ///
     /// # Errors
-    /// Why there is none.
+    /// [`McpError`] if the server is unknown, misconfigured or cannot be used.
     pub async fn session(
         &self,
         tenant: TenantId,

@@ -647,9 +647,8 @@ async fn a_server_that_is_gone_when_its_call_is_approved_is_named() {
     put(&gateway, "crm", json!({"url": "http://127.0.0.1:9/mcp"})).await;
     agent.post(&format!("/v1/approvals/{approval}/approve")).key(&agent.key).expect(200).await;
     agent.wait_for_end(&task).await;
-    let told = last_content(&model);
-    // The tool is another one by now: nobody's, so what was approved is not it.
-    assert!(told.starts_with("crm__echo: ") && !told.contains("has no tool"), "{told}");
+    let why = "crm__echo: it was not called: the MCP server crm cannot be used now";
+    assert_eq!(last_content(&model), why);
     let thread = agent.thread(&task).await;
     assert!(thread.iter().any(|message| message["decision"] == "approved"), "{thread:?}");
 }

@@ -378,6 +378,11 @@ impl Tools {
         }
     }
 
+    /// Whether there is a tool of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
     /// The plugin or the MCP server that carries out the calls of this tool.
     pub(super) fn provider_of(&self, tool: &str) -> (Option<String>, Option<String>) {
         (self.plugin_of(tool), self.mcp_server_of(tool))

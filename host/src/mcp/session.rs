@@ -118,7 +118,7 @@ impl McpSession {
     /// Opens a session: with the newest revision if the server has it, else with an older one.
     ///
     /// # Errors
-    /// Why that cannot be done.
+    /// [`McpError`] if the server cannot be reached, or does not speak the protocol.
     pub(super) async fn open(connection: &Connection) -> Result<Self, McpError> {
         let mut config = StreamableHttpClientTransportConfig::with_uri(connection.url.as_str());
         config.max_json_response_size = MESSAGE_BYTES_MAX;
@@ -156,7 +156,7 @@ impl McpSession {
     /// allows.
     ///
     /// # Errors
-    /// Why there is none.
+    /// [`McpError`] if the server does not return a valid list in time.
     pub async fn tools(&self, allowed: Option<&[String]>) -> Result<ListedTools, McpError> {
         let listing = tokio::time::timeout(LIST_TIME_MAX, self.list(allowed)).await;
         let listed = listing.unwrap_or(Err(McpError::TooSlow(LIST_TIME_MAX.as_secs())));

@@ -62,28 +62,9 @@ impl Conversation<'_> {
                     self.take_verdict(turn, approval, decided, verdict, call).await?;
                 }
                 Some((approval, None)) => until = until.max(Some(approval.expires_at)),
-                None if self.trace.redactor.call(call.clone()) != call => {
-                    let why = format!(
-                        "{}: a person has to approve this call, and it contains a secret, which is not stored while \
-                         the task is paused",
-                        call.name
-                    );
-                    turn.verdicts.insert(position, Verdict::Denied(why));
-                }
-                None if !has_unique_names(&call.arguments) => {
-                    let why = format!(
-                        "{}: a person has to approve this call, and its arguments have a name twice, so that they \
-                         could be read in two ways",
-                        call.name
-                    );
-                    turn.verdicts.insert(position, Verdict::Denied(why));
-                }
-                None if call.arguments.len() > ARGUMENTS_BYTES_MAX => {
-                    let why = format!(
-                        "{}: a person has to approve this call, and its arguments are too long to be read: more than \
-                         {ARGUMENTS_BYTES_MAX} bytes",
-                        call.name
-                    );
+                None if let Some(why) = self.why_unaskable(&call) => {
+                    let why =
+                        format!("{}: a person has to approve this call, and {why}", call.name);
                     turn.verdicts.insert(position, Verdict::Denied(why));
                 }
                 None if new.len() < ASKED_AT_ONCE_MAX => {
@@ -106,7 +87,25 @@ impl Conversation<'_> {
         }
     }
 
-    /// The calls of a turn that a verdict is missing about.
+    /// Why a person cannot be asked about a call, if so.
+    fn why_unaskable(&self, call: &ToolCall) -> Option<String> {
+        if self.trace.redactor.call(call.clone()) != *call {
+            return Some(
+                "it contains a secret, which is not stored while the task is paused".to_owned(),
+            );
+        }
+        if !has_unique_names(&call.arguments) {
+            return Some(
+                "its arguments have a name twice, so that they could be read in two ways"
+                    .to_owned(),
+            );
+        }
+        (call.arguments.len() > ARGUMENTS_BYTES_MAX).then(|| {
+            format!("its arguments are too long to be read: more than {ARGUMENTS_BYTES_MAX} bytes")
+        })
+    }
+
+    /// The calls of a turn for which a verdict is missing.
     async fn asks(&self, turn: &OpenTurn) -> Vec<Ask> {
         let mut asks = Vec::new();
         // What is stored of a call with a secret in it is another call.
@@ -144,8 +143,9 @@ impl Conversation<'_> {
         call: &ToolCall,
     ) -> Result<Verdict, RunError> {
         let name = &call.name;
-        // The journal holds the call that was asked about, but its tool may be another plugin's by now.
-        if approval.call_hash != self.call_hash(call) {
+        // The journal holds the call that was asked about, but its tool may be another plugin's by now. If the tool is
+        // missing, the call itself says so.
+        if self.tools.has(name) && approval.call_hash != self.call_hash(call) {
             let why = format!("{name}: the call is not the one that a person was asked about");
             return Ok(Verdict::Denied(why));
         }

@@ -69,7 +69,7 @@ pub(in crate::store) const WITHDRAW: &str = "\
 pub(in crate::store) const ANY_PENDING: &str =
     "SELECT 1 FROM approvals WHERE task_sequence = ? AND decision IS NULL LIMIT 1";
 
-/// The next claim counts an attempt, and the pause is none.
+/// The next claim adds an attempt, which resuming after a pause is not.
 pub(in crate::store) const RESUME: &str = "\
     DELETE FROM later WHERE task_sequence = ? AND is_paused \
     RETURNING tenant_id, task_sequence, attempts - 1, fence, started_at";
@@ -154,7 +154,7 @@ impl Store {
         self.many("list approvals", query, approval).await
     }
 
-    /// An approval, whoever it belongs to: for signed links, which name no tenant.
+    /// An approval of any tenant: signed links do not name the tenant.
     ///
     /// # Errors
     /// If the store cannot be read.
