@@ -40,7 +40,7 @@ use model::{AssistantMessage, Message, Models, Turn, UserMessage};
 use output::OutputForm;
 pub use output::{OutputForms, check_output_schema};
 pub use tenant_models::{TenantModels, check_model_address};
-pub use tools::{Tools, ToolsError, Unavailable, mcp_tool_name};
+pub use tools::{Tools, ToolsError, Unavailable, qualified_tool_name};
 
 /// How long a run waits before it asks for its tools again if there was no room for the plugin call.
 const TOOLS_PAUSE: Duration = Duration::from_secs(1);

@@ -16,7 +16,7 @@ use tokio::sync::{Mutex, Notify};
 use crate::approval::DecidedBy;
 use crate::ids::{ApprovalId, TaskId, TenantId};
 use crate::secrets::{DerivedKey, UserTokens};
-use crate::store::{Deciding, Store, StoreError};
+use crate::store::{DecideOutcome, Store, StoreError};
 use crate::tasks::{EndStatus, Outcome, Task};
 pub use registry::Follower;
 use registry::Registry;
@@ -156,14 +156,14 @@ impl Runs {
         is_approved: bool,
         by: DecidedBy,
         comment: Option<String>,
-    ) -> Result<Deciding, StoreError> {
-        let deciding = self.store.decide(tenant, id, is_approved, by, comment).await?;
-        if let Deciding::Done(approval) = &deciding {
+    ) -> Result<DecideOutcome, StoreError> {
+        let outcome = self.store.decide(tenant, id, is_approved, by, comment).await?;
+        if let DecideOutcome::Done(approval) = &outcome {
             let (task, status) = (approval.task, approval.status());
             tracing::info!(approval = %id, %task, %by, %status, "an approval was decided");
             self.wake.notify_one();
         }
-        Ok(deciding)
+        Ok(outcome)
     }
 
     /// Ends a task of this tenant, if it has not ended, and deletes it with all its data. Returns false if the tenant

@@ -41,7 +41,7 @@ pub use self::directory::values::ValueChange;
 pub use self::error::{Cause, StoreError};
 use self::fair_pool::FairPool;
 use self::sqlite::checkpoints::{Checkpoints, LOG_BOUNDS};
-pub use self::tasks::approvals::Deciding;
+pub use self::tasks::approvals::DecideOutcome;
 pub use self::tasks::deliveries::DueDelivery;
 pub use self::tasks::journal::Durability;
 pub use self::tasks::spending::{DaySpending, Spent};

@@ -241,7 +241,7 @@ impl Tools {
             let own_name = tool.name.clone();
             let is_reserved = [READ_RESULT, FINAL_ANSWER].contains(&tool.name.as_str());
             if is_reserved || self.by_name.contains_key(&tool.name) {
-                tool.name = qualified_name(name, &tool.name);
+                tool.name = qualified_tool_name(name.as_str(), &tool.name);
             }
             if self.by_name.contains_key(&tool.name) {
                 self.notes
@@ -280,7 +280,7 @@ impl Tools {
             self.notes.extend(notes);
             for mut tool in listed.tools {
                 let own_name = std::mem::take(&mut tool.name);
-                tool.name = mcp_tool_name(server, &own_name);
+                tool.name = qualified_tool_name(server.as_str(), &own_name);
                 if self.by_name.contains_key(&tool.name) {
                     self.notes.push(format!(
                         "the MCP server {server} has several tools {own_name:?}: one is offered"
@@ -300,7 +300,7 @@ impl Tools {
                 let permission = self.permission(&mut tool, false);
                 // The tool has its own name because no other plugin has one of that name now. What is said about it
                 // by the name that it has otherwise counts as well.
-                let qualified = qualified_name(binding.name(), own_name);
+                let qualified = qualified_tool_name(binding.name().as_str(), own_name);
                 match self.policies.get(&qualified) {
                     Some(_) if qualified != tool.name => {
                         let mut named = Tool { name: qualified, ..tool.clone() };
@@ -576,30 +576,18 @@ fn read_result() -> Tool {
     }
 }
 
-/// The name of a server's tool for models: `server__tool`, in the letters and the length that all providers accept. It
-/// does not depend on what other servers have. A name that has to be changed ends with a digest, so that it stays apart
-/// from others.
+/// The name of a tool with its provider's in front, in the letters and the length that all models' providers accept:
+/// `provider__tool`. It does not depend on what other tools there are. A name that has to be changed for that ends with a
+/// digest, so that it stays apart from others.
 #[must_use]
-pub fn mcp_tool_name(server: &McpServerName, tool: &str) -> String {
+pub fn qualified_tool_name(provider: &str, tool: &str) -> String {
+    let name = format!("{provider}__{tool}");
     let is_accepted = |char: char| char.is_ascii_alphanumeric() || "_-".contains(char);
-    let accepted = tool.chars().map(|char| if is_accepted(char) { char } else { '_' });
-    let name = format!("{server}__{}", accepted.collect::<String>());
-    if tool.chars().all(is_accepted) && name.len() <= NAME_BYTES_MAX {
-        return name;
-    }
-    let digest = blake3::hash(format!("{server}__{tool}").as_bytes()).to_hex();
-    let (start, digest) = (name.get(..NAME_BYTES_MAX - 7).unwrap_or(&name), digest.get(..6));
-    format!("{start}_{}", digest.unwrap_or_default())
-}
-
-/// The name of a tool whose own name another plugin's tool has already. A name that would be too long ends with a digest
-/// in place of its end, so that it stays the same and stays apart from others.
-fn qualified_name(plugin: &PluginName, tool: &str) -> String {
-    let name = format!("{plugin}__{tool}");
-    if name.len() <= NAME_BYTES_MAX {
+    if name.len() <= NAME_BYTES_MAX && name.chars().all(is_accepted) {
         return name;
     }
     let digest = blake3::hash(name.as_bytes()).to_hex();
-    let (start, digest) = (name.get(..NAME_BYTES_MAX - 7), digest.get(..6));
-    format!("{}_{}", start.unwrap_or_default(), digest.unwrap_or_default())
+    let accepted = name.chars().map(|char| if is_accepted(char) { char } else { '_' });
+    let start: String = accepted.take(NAME_BYTES_MAX - 7).collect();
+    format!("{start}_{}", digest.get(..6).unwrap_or_default())
 }

@@ -23,7 +23,7 @@ use crate::answer::approval::ApprovalAnswer;
 use crate::approval::{Approval, ApprovalStatus, DecidedBy};
 use crate::ids::{ApprovalId, TenantId};
 use crate::runs::Runs;
-use crate::store::{Deciding, Store};
+use crate::store::{DecideOutcome, Store};
 
 /// The most approvals of a list.
 const LISTED_MAX: u32 = 100;
@@ -120,11 +120,11 @@ pub(super) async fn decide(
 }
 
 /// The approval that was decided.
-fn decided(deciding: Deciding) -> Result<Approval, ApiError> {
-    match deciding {
-        Deciding::Done(approval) => Ok(approval),
-        Deciding::Unknown => Err(ApiError::not_found("Approval")),
-        Deciding::TooLate(approval) => Err(ApiError::caller(409, too_late(&approval))),
+fn decided(outcome: DecideOutcome) -> Result<Approval, ApiError> {
+    match outcome {
+        DecideOutcome::Done(approval) => Ok(approval),
+        DecideOutcome::Unknown => Err(ApiError::not_found("Approval")),
+        DecideOutcome::TooLate(approval) => Err(ApiError::caller(409, too_late(&approval))),
     }
 }
 
@@ -200,21 +200,21 @@ pub(super) async fn decide_by_link(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let (approval, approves) = signed(&state, &path_params, &query).await?;
-    let deciding =
+    let outcome =
         state.runs.decide(approval.tenant, approval.id, approves, DecidedBy::Link, None).await?;
     if !wants_page(&headers) {
-        return Ok(json(StatusCode::OK, &ApprovalAnswer::new(&decided(deciding)?, None)));
+        return Ok(json(StatusCode::OK, &ApprovalAnswer::new(&decided(outcome)?, None)));
     }
-    Ok(match deciding {
-        Deciding::Done(approval) => {
+    Ok(match outcome {
+        DecideOutcome::Done(approval) => {
             let end = format!("<p>The call is {}.</p>", approval.status());
             page(&approval, &end)
         }
-        Deciding::TooLate(approval) => {
+        DecideOutcome::TooLate(approval) => {
             let end = format!("<p>Nothing has changed: {}.</p>", too_late(&approval));
             page(&approval, &end)
         }
-        Deciding::Unknown => return Err(ApiError::not_found("Approval")),
+        DecideOutcome::Unknown => return Err(ApiError::not_found("Approval")),
     })
 }
 

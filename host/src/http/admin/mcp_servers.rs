@@ -16,7 +16,7 @@ use super::super::reply::json;
 use super::super::responses::{ReadErrors, WriteErrors};
 use super::agents::parse;
 use super::{AdminAuth, AdminState};
-use crate::agent::mcp_tool_name;
+use crate::agent::qualified_tool_name;
 use crate::ids::{McpServerName, TenantId};
 use crate::mcp::{McpError, check_definition};
 use crate::tenants::{Installer, McpServerDefinition, TenantMcpServer};
@@ -171,7 +171,7 @@ async fn listed(
     let session = state.mcp.session(tenant, name, None).await?;
     let listed = session.tools(None).await?;
     let tools = listed.tools.into_iter().map(|tool| McpToolAnswer {
-        name: mcp_tool_name(name, &tool.name),
+        name: qualified_tool_name(name.as_str(), &tool.name),
         digest: tool.digest(),
         own_name: tool.name,
         description: tool.description,

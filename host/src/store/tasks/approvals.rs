@@ -78,7 +78,7 @@ pub(in crate::store) const DELETE_APPROVALS: &str = "DELETE FROM approvals WHERE
 
 /// What a decision has done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Deciding {
+pub enum DecideOutcome {
     /// It is stored.
     Done(Approval),
     /// There was a decision before, or the time was up.
@@ -175,15 +175,15 @@ impl Store {
         is_approved: bool,
         by: DecidedBy,
         comment: Option<String>,
-    ) -> Result<Deciding, StoreError> {
+    ) -> Result<DecideOutcome, StoreError> {
         let decision = if is_approved { ApprovalStatus::Approved } else { ApprovalStatus::Denied };
         let comment = comment.map(Arc::from);
         let is_done = self.write(Decide { tenant, id, decision, by, comment }).await?;
         let found = self.approval(id).await?.filter(|approval| approval.tenant == tenant);
         Ok(match found {
-            None => Deciding::Unknown,
-            Some(approval) if is_done => Deciding::Done(approval),
-            Some(approval) => Deciding::TooLate(approval),
+            None => DecideOutcome::Unknown,
+            Some(approval) if is_done => DecideOutcome::Done(approval),
+            Some(approval) => DecideOutcome::TooLate(approval),
         })
     }
 }
