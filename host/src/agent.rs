@@ -9,6 +9,7 @@ mod journal;
 mod json_length;
 pub mod model;
 mod output;
+mod permission;
 mod repeated_names;
 mod schema;
 mod tenant_models;

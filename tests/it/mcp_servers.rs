@@ -1,14 +1,16 @@
 //! Tools of MCP servers in runs: of both generations of the protocol, with keys and users' tokens, and bounded. A server
 //! that fails costs its own tools only.
 
+mod misbehaving;
+mod oauth;
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 use wardgate::tenants::{AgentDefinition, AgentMcpServer, KeyHolder, Policy, ToolPolicy};
 
-use crate::support::mcp_server::{Fault, McpServer, Revision, tool};
+use crate::support::mcp_server::{McpServer, Revision, tool};
 use crate::support::model_server::{ModelServer, Reply};
-use crate::support::oauth_server::OauthServer;
 use crate::support::{Client, Gateway, Setup, wardgate};
 
 const ECHO: Reply = Reply::Tool("crm__echo", r#"{"text":"hello"}"#);
@@ -241,69 +243,6 @@ async fn a_token_waits_sealed_for_a_later_run_and_goes_with_the_end() {
 }
 
 #[tokio::test]
-async fn a_redirect_gets_no_token() {
-    let model = ModelServer::start([Reply::Text("done")]).await;
-    let (server, other) =
-        (McpServer::start(Revision::Stateless).await, McpServer::start(Revision::Stateless).await);
-    let (_gateway, agent) = gateway(&model, &server).await;
-    server.set_fault(Some(Fault::Redirect(other.url())));
-    let answer = agent.ask(json!({"prompt": "x", "user_tokens": {"crm": TOKEN}})).await;
-    let notes = notes(&agent, &answer.task_id()).await;
-    assert!(notes.contains("it answers with HTTP status 307"), "{notes}");
-    assert_eq!(other.requests().len(), 0);
-}
-
-#[tokio::test]
-async fn a_sick_server_costs_its_own_tools_and_the_trace_says_why() {
-    for (revision, fault, why) in [
-        (Revision::Stateless, Some(Fault::Status(503, "down")), "it answers with HTTP status 503"),
-        (
-            Revision::Stateless,
-            Some(Fault::Status(200, "<html>")),
-            "does not answer as an MCP server",
-        ),
-        (
-            Revision::Unknown,
-            None,
-            "it speaks no revision of MCP that this gateway does: it has 2031-01-01",
-        ),
-    ] {
-        let call = Reply::Tool("other__echo", r#"{"text":"still here"}"#);
-        let model = ModelServer::start([call, Reply::Text("done")]).await;
-        let sick = McpServer::start(revision).await;
-        let other = McpServer::start(Revision::Stateless).await;
-        sick.set_fault(fault);
-        let (gateway, _) = gateway(&model, &sick).await;
-        put(&gateway, "other", json!({"url": other.url()})).await;
-        let agent = agent(&gateway, |agent| agent.mcp_servers.push(used("other"))).await;
-        let answer = agent.ask(json!({"prompt": "x"})).await;
-        assert_eq!(answer.json()["status"], "completed");
-        assert_eq!(last_content(&model), "still here");
-        let notes = notes(&agent, &answer.task_id()).await;
-        let start = "the run goes on without the tools of the MCP server crm: ";
-        assert!(notes.contains(start) && notes.contains(why), "{notes}");
-        let listed = gateway.admin_request("GET", "/mcp-servers/crm/tools").expect(502).await;
-        assert!(listed.detail().contains(why), "{}", listed.detail());
-    }
-}
-
-#[tokio::test]
-async fn nobody_listens_and_nobody_answers() {
-    let model =
-        ModelServer::start([Reply::Tool("crm__hold", r#"{"text":""}"#), Reply::Text("done")]).await;
-    let server = McpServer::start(Revision::Stateless).await;
-    let (gateway, agent) = gateway(&model, &server).await;
-    put(&gateway, "crm", json!({"url": server.url(), "seconds_max": 1})).await;
-    agent.ask(json!({"prompt": "x"})).await;
-    assert_eq!(last_content(&model), "crm__hold: it did not answer within 1 seconds");
-    server.release(1);
-
-    put(&gateway, "crm", json!({"url": "http://127.0.0.1:9/mcp"})).await;
-    let listed = gateway.admin_request("GET", "/mcp-servers/crm/tools").expect(502).await;
-    assert!(listed.detail().contains("cannot be connected to"), "{}", listed.detail());
-}
-
-#[tokio::test]
 async fn tools_are_offered_by_permission_and_under_names_that_models_accept() {
     let model = ModelServer::start([Reply::Text("done")]).await;
     let server = McpServer::start(Revision::Stateless).await;
@@ -493,133 +432,6 @@ async fn the_command_line_sets_lists_and_asks_servers() {
     let tools = run(arguments(&["mcp", "tools", "crm"])).await;
     assert!(tools.starts_with("crm__echo\tblake3:") && tools.contains("\tDoes fail."), "{tools}");
     assert_eq!(run(arguments(&["mcp", "remove", "crm"])).await, "removed crm\n");
-}
-
-/// Stores the secrets of an OAuth client, and a server that is called with its tokens.
-async fn put_with_oauth(gateway: &Gateway, server: &McpServer, oauth: &OauthServer, more: Value) {
-    for (name, value) in [("client", "secret-of-the-client"), ("refresh", "refresh-0-of-oauth")] {
-        let path = format!("/secrets/{name}");
-        gateway.admin_request("PUT", &path).json(&json!({"value": value})).expect(200).await;
-    }
-    let mut auth = json!({
-        "type": "oauth2", "token_url": oauth.token_url(), "client_id": "gateway",
-        "client_secret": "client",
-    });
-    auth.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    put(gateway, "crm", json!({"url": server.url(), "auth": auth})).await;
-}
-
-#[tokio::test]
-async fn a_token_of_the_client_is_for_its_server_and_is_kept() {
-    let call = Reply::Tool("crm__repeat_key", r#"{"text":""}"#);
-    let model = ModelServer::start([call, Reply::Text("done")]).await;
-    let (server, oauth) =
-        (McpServer::start(Revision::WithSessions).await, OauthServer::start().await);
-    let (gateway, agent) = gateway(&model, &server).await;
-    put_with_oauth(&gateway, &server, &oauth, json!({"scope": "read write"})).await;
-    server.require("Bearer access-1-of-oauth");
-    for _ in 0..2 {
-        let answer = agent.ask(json!({"prompt": "x"})).await;
-        assert_eq!(answer.json()["status"], "completed");
-        let seen = json!([gateway.thread(&answer.task_id()).await, model.requests()]).to_string();
-        assert!(!seen.contains("of-oauth"), "a server that repeats the token: {seen}");
-    }
-    let requests = oauth.requests();
-    let [(authorization, form)] = &requests[..] else { panic!("one request: {requests:?}") };
-    // gateway:secret-of-the-client
-    assert_eq!(authorization, "Basic Z2F0ZXdheTpzZWNyZXQtb2YtdGhlLWNsaWVudA==");
-    assert_eq!(form["grant_type"], "client_credentials");
-    assert_eq!((&*form["resource"], &*form["scope"]), (server.url().as_str(), "read write"));
-    let agent =
-        gateway.get(&format!("/v1/agents/{}", agent.agent)).key(&agent.key).expect(200).await;
-    assert_eq!(agent.json()["graph"][0]["settings"]["mcp_settings"]["auth_type"], "oauth2");
-}
-
-#[tokio::test]
-async fn fifty_runs_with_a_token_that_is_refused_cause_one_refresh() {
-    let model =
-        ModelServer::start([Reply::ByTurn(Arc::new(vec![ECHO, Reply::Text("done")]))]).await;
-    let (server, oauth) = (McpServer::start(Revision::Stateless).await, OauthServer::start().await);
-    let (gateway, agent) = gateway(&model, &server).await;
-    put_with_oauth(&gateway, &server, &oauth, json!({"refresh_token": "refresh"})).await;
-    agent.ask(json!({"prompt": "x"})).await;
-    assert_eq!(oauth.requests().len(), 1);
-    // The server ends it before its time.
-    server.require("Bearer access-2-of-oauth");
-    let runs = (0..50).map(|_| agent.ask(json!({"prompt": "x"})));
-    for answer in futures::future::join_all(runs).await {
-        assert_eq!(answer.json()["status"], "completed");
-    }
-    assert_eq!(server.requests_of("tools/call").len(), 51, "no call is made twice");
-    let requests = oauth.requests();
-    let used: Vec<_> = requests.iter().map(|(_, form)| form["refresh_token"].as_str()).collect();
-    assert_eq!(used, ["refresh-0-of-oauth", "refresh-1-of-oauth"]);
-    // The newest is kept for the next process.
-    let vault = gateway.services.vault.clone();
-    let name = "refresh".parse().unwrap();
-    let opened = vault.open(gateway.tenant, [&name]).await.unwrap();
-    assert_eq!(opened.secrets[&name].versions.newest(), Some(b"refresh-2-of-oauth".as_slice()));
-    let clear = b"of-oauth";
-    assert!(!gateway.home.database_bytes().windows(clear.len()).any(|part| part == clear));
-}
-
-#[tokio::test]
-async fn an_authorization_server_that_denies_is_named_without_its_words() {
-    let model = ModelServer::start([Reply::Text("done")]).await;
-    let (server, oauth) = (McpServer::start(Revision::Stateless).await, OauthServer::start().await);
-    let (gateway, agent) = gateway(&model, &server).await;
-    put_with_oauth(&gateway, &server, &oauth, json!({"scope": "denied"})).await;
-    let answer = agent.ask(json!({"prompt": "x"})).await;
-    let notes = notes(&agent, &answer.task_id()).await;
-    let why =
-        "its authorization server grants no token: it answers with HTTP status 400 (invalid_grant)";
-    assert!(notes.contains(why) && !notes.contains("secret-of"), "{notes}");
-    assert_eq!(server.requests().len(), 0, "nothing is sent without a token");
-}
-
-#[tokio::test]
-async fn what_a_server_says_besides_its_answer_is_neither_heard_nor_answered() {
-    let call = Reply::Tool("crm__chatty", r#"{"text":""}"#);
-    let model = ModelServer::start([call, Reply::Text("done")]).await;
-    let server = McpServer::start(Revision::WithSessions).await;
-    server.set_tools([tool("chatty")]);
-    let (_gateway, agent) = gateway(&model, &server).await;
-    agent.ask(json!({"prompt": "x"})).await;
-    assert_eq!(last_content(&model), "at last");
-    let methods: Vec<_> =
-        server.requests().iter().map(|(_, body)| body["method"].clone()).collect();
-    assert_eq!(
-        methods,
-        ["server/discover", "initialize", "notifications/initialized", "tools/list", "tools/call"],
-        "no common stream is opened, and no ping has an answer"
-    );
-}
-
-#[tokio::test]
-async fn tools_that_cannot_be_offered_cost_a_few_notes() {
-    let model = ModelServer::start([Reply::Text("done")]).await;
-    let server = McpServer::start(Revision::Stateless).await;
-    let (_gateway, agent) = gateway(&model, &server).await;
-    let mut tools = vec![tool(""); 1_000];
-    tools.push(tool("echo"));
-    server.set_tools(tools);
-    let answer = agent.ask(json!({"prompt": "x"})).await;
-    let thread = agent.thread(&answer.task_id()).await;
-    assert!(thread.len() < 20, "{} steps", thread.len());
-    let told = notes(&agent, &answer.task_id()).await;
-    assert!(told.contains("992 more tools are left out likewise"), "{told}");
-    assert!(offered(&model).contains(&"crm__echo".to_owned()));
-
-    // 128 tools of 20 KiB each are more than all turns should send.
-    let long = |number: usize| {
-        let mut tool = tool(&format!("tool-{number}"));
-        tool["inputSchema"]["description"] = "x".repeat(20 << 10).into();
-        tool
-    };
-    server.set_tools((0..128).map(long));
-    let answer = agent.ask(json!({"prompt": "x"})).await;
-    assert!(offered(&model).len() < 30, "{}", offered(&model).len());
-    assert!(notes(&agent, &answer.task_id()).await.contains("it has more tools than are offered"));
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The tools of one run: maps the names that the model uses to the plugins that implement them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -8,6 +8,7 @@ use tokio::sync::OnceCell;
 
 use super::arguments::ArgumentCheck;
 use super::context::Context;
+use super::permission::Permission;
 use super::tool_answer::Answer;
 use crate::ids::{AgentId, McpServerName, PluginName, RequestId, TenantId};
 use crate::mcp::{McpError, McpServers, McpSession};
@@ -15,7 +16,7 @@ use crate::plugins::{PluginUnavailable, Plugins};
 use crate::sandbox::{Binding, PluginError, Refusal, Subject};
 use crate::secrets::UserTokens;
 use crate::tasks::Task;
-use crate::tenants::{Agent, AgentMcpServer, Policy, ToolPolicy};
+use crate::tenants::{Agent, AgentMcpServer};
 use crate::tool::{FINAL_ANSWER, READ_RESULT, Tool};
 use crate::trace::ToolCall;
 use crate::trace::redact::Redactor;
@@ -68,26 +69,6 @@ struct Entry {
     check: OnceCell<ArgumentCheck>,
 }
 
-/// Whether a run may call a tool.
-enum Permission {
-    Allowed,
-    /// Once a person has approved the call.
-    Asked,
-    /// For this reason.
-    Denied(String),
-}
-
-impl Permission {
-    /// The one that permits less.
-    fn stricter(self, other: Self) -> Self {
-        match (self, other) {
-            (denied @ Self::Denied(_), _) | (_, denied @ Self::Denied(_)) => denied,
-            (Self::Asked, _) | (_, Self::Asked) => Self::Asked,
-            (Self::Allowed, Self::Allowed) => Self::Allowed,
-        }
-    }
-}
-
 /// What carries out the calls of a tool.
 enum ToolSource {
     /// A plugin.
@@ -112,8 +93,6 @@ enum ToolSource {
 /// The tools of an agent's plugins.
 pub struct Tools {
     request_id: RequestId,
-    allow_destructive: bool,
-    policies: BTreeMap<String, ToolPolicy>,
     descriptions: Vec<Tool>,
     /// By the names that the model sees.
     by_name: HashMap<String, Entry>,
@@ -132,7 +111,7 @@ impl Tools {
         agent: &Agent,
         request_id: RequestId,
     ) -> Result<Self, ToolsError> {
-        let mut tools = Self::new(agent, request_id);
+        let mut tools = Self::new(request_id);
         for name in &agent.definition.tools {
             tools.add(plugins, agent, name).await?;
         }
@@ -150,7 +129,7 @@ impl Tools {
         tokens: &UserTokens,
         request_id: RequestId,
     ) -> Result<Self, ToolsError> {
-        let mut tools = Self::new(agent, request_id);
+        let mut tools = Self::new(request_id);
         for name in &agent.definition.tools {
             match tools.add(plugins, agent, name).await {
                 Err(error) if error.is_transient() || error.is_of_store() => return Err(error),
@@ -191,13 +170,13 @@ impl Tools {
     /// Offers [`READ_RESULT`] beside tools that have results.
     pub(super) fn offer_read_result(&mut self) {
         if !self.descriptions.is_empty() {
-            self.insert(read_result(), ToolSource::Context);
+            self.insert(read_result(), ToolSource::Context, Permission::Allowed);
         }
     }
 
     /// Offers this tool, which takes the answer of the run.
     pub(super) fn offer_final_answer(&mut self, tool: Tool) {
-        self.insert(tool, ToolSource::Answer);
+        self.insert(tool, ToolSource::Answer, Permission::Allowed);
     }
 
     /// Leaves out a tool. Returns whether there was one of this name that a run can do without.
@@ -214,11 +193,9 @@ impl Tools {
         true
     }
 
-    fn new(agent: &Agent, request_id: RequestId) -> Self {
+    fn new(request_id: RequestId) -> Self {
         Self {
             request_id,
-            allow_destructive: agent.definition.allow_destructive_tools,
-            policies: agent.definition.tool_policies.clone(),
             descriptions: Vec::new(),
             by_name: HashMap::new(),
             notes: Vec::new(),
@@ -249,7 +226,9 @@ impl Tools {
                 continue;
             }
             let binding = Arc::clone(&binding);
-            self.insert(tool, ToolSource::Plugin { own_name, binding });
+            let qualified = qualified_tool_name(name.as_str(), &own_name);
+            let permission = Permission::of_plugins_tool(&agent.definition, &mut tool, &qualified);
+            self.insert(tool, ToolSource::Plugin { own_name, binding }, permission);
         }
         Ok(())
     }
@@ -288,70 +267,17 @@ impl Tools {
                     continue;
                 }
                 let (server, session) = (server.clone(), session.clone());
-                self.insert(tool, ToolSource::Mcp { own_name, server, session });
+                let permission = Permission::of_servers_tool(&agent.definition, &mut tool);
+                self.insert(tool, ToolSource::Mcp { own_name, server, session }, permission);
             }
         }
     }
 
-    fn insert(&mut self, mut tool: Tool, source: ToolSource) {
+    fn insert(&mut self, tool: Tool, source: ToolSource, permission: Permission) {
         let index = self.descriptions.len();
-        let permission = match &source {
-            ToolSource::Plugin { binding, own_name } => {
-                let permission = self.permission(&mut tool, false);
-                // The tool has its own name because no other plugin has one of that name now. What is said about it
-                // by the name that it has otherwise counts as well.
-                let qualified = qualified_tool_name(binding.name().as_str(), own_name);
-                match self.policies.get(&qualified) {
-                    Some(_) if qualified != tool.name => {
-                        let mut named = Tool { name: qualified, ..tool.clone() };
-                        permission.stricter(self.permission(&mut named, false))
-                    }
-                    _ => permission,
-                }
-            }
-            ToolSource::Mcp { .. } => self.permission(&mut tool, true),
-            ToolSource::Context | ToolSource::Answer => Permission::Allowed,
-        };
         let entry = Entry { index, source, permission, key_argument: None, check: OnceCell::new() };
         self.by_name.insert(tool.name.clone(), entry);
         self.descriptions.push(tool);
-    }
-
-    /// What the agent's policies say about a tool. What they know better than its annotations is taken over.
-    fn permission(&self, tool: &mut Tool, is_foreign: bool) -> Permission {
-        let name = &tool.name;
-        let Some(ToolPolicy { policy, digest, only_reads, idempotent }) = self.policies.get(name)
-        else {
-            return match tool.destructive && !self.allow_destructive {
-                false => Permission::Allowed,
-                true => Permission::Denied(format!(
-                    "the tool {name} may change things, and this agent does not let webhook runs call \
-                     such tools (allow_destructive_tools, tool_policies)"
-                )),
-            };
-        };
-        let is_same = digest.as_ref().is_none_or(|digest| *digest == tool.digest());
-        let denied = match policy {
-            Policy::Deny => {
-                Some(format!("this agent does not let runs call the tool {name} (tool_policies)"))
-            }
-            _ if !is_same => Some(format!(
-                "the tool {name} has changed since this agent was allowed to call it (the digest in tool_policies)"
-            )),
-            _ if is_foreign && digest.is_none() => Some(format!(
-                "tool_policies has no digest for the tool {name}, whose server can change it at any time"
-            )),
-            Policy::Allow | Policy::Ask => None,
-        };
-        if let Some(why) = denied {
-            return Permission::Denied(why);
-        }
-        tool.destructive = only_reads.map_or(tool.destructive, |only_reads| !only_reads);
-        tool.idempotent = idempotent.unwrap_or(tool.idempotent);
-        match policy {
-            Policy::Ask => Permission::Asked,
-            _ => Permission::Allowed,
-        }
     }
 
     /// Whether a person has to approve a call of this tool.
