@@ -19,11 +19,12 @@ use zeroize::Zeroizing;
 
 use crate::clock::Timestamp;
 use crate::ids::{McpServerName, SecretName, TenantId};
-use crate::secrets::{SecretUse, UserToken};
+use crate::outbound::check_admins_address;
+use crate::secrets::UserToken;
 use crate::store::{Stamp, Store, StoreError};
 use crate::tenants::{Installer, McpServerDefinition, TenantMcpServer};
 use crate::trace::redact::Redactor;
-use crate::vault::{SealedSecrets, SecretFacts, Vault};
+use crate::vault::{SealedSecrets, Vault};
 pub use error::McpError;
 use http_client::{Credentials, McpHttpClient};
 use oauth::OauthTokens;
@@ -187,7 +188,7 @@ impl Server {
             let facts = secrets.facts(secret).ok_or_else(|| {
                 format!("the tenant has no secret {secret} (`wardgate secret set {secret}`)")
             })?;
-            check_secret(&facts, set_by)?;
+            facts.check_sending(set_by)?;
             // A refresh token is read when it is used, and replaced then.
             if refresh_token != Some(secret) {
                 secrets_changed_at.push((secret.clone(), facts.updated_at));
@@ -202,7 +203,7 @@ impl Server {
         }
         let (mut headers, mut redactor) = (HeaderMap::new(), Redactor::default());
         for (header, secret, prefix) in source.definition.auth.headers() {
-            let value = text_of(secrets, secret)?;
+            let value = secrets.text(secret)?;
             redactor.add(&value);
             let value = Zeroizing::new(format!("{prefix}{}", value.as_str()));
             let (header, value) = checked_header(header, &value)
@@ -212,7 +213,7 @@ impl Server {
         let url = &source.definition.url;
         let credentials = match oauth {
             Some(client) => {
-                let secret = text_of(secrets, &client.client_secret)?;
+                let secret = secrets.text(&client.client_secret)?;
                 redactor.add(&secret);
                 let owner = (tenant, set_by);
                 let tokens = OauthTokens::new(vault.clone(), owner, client, secret, url);
@@ -279,27 +280,6 @@ impl Connection {
     }
 }
 
-/// The value of a secret as text.
-fn text_of(secrets: &SealedSecrets, secret: &SecretName) -> Result<Zeroizing<String>, String> {
-    let opened = secrets.open(secret).map_err(|error| error.to_string())?.unwrap_or_default();
-    let value = std::str::from_utf8(opened.newest().unwrap_or_default());
-    let value = value.map_err(|_| format!("the secret {secret} is not UTF-8"))?;
-    Ok(Zeroizing::new(value.to_owned()))
-}
-
-/// Checks that a server may be given this secret. One that an admin has set may be anybody's, and gets none that an
-/// operator has set.
-fn check_secret(secret: &SecretFacts, set_by: Installer) -> Result<(), String> {
-    secret.uses.check(&secret.name, [SecretUse::Send]).map_err(|error| error.to_string())?;
-    if set_by == Installer::Admin && secret.set_by != Some(Installer::Admin) {
-        return Err(format!(
-            "an operator has set the secret {}, so only an MCP server that an operator has set may get it",
-            secret.name
-        ));
-    }
-    Ok(())
-}
-
 /// A header as it can be sent.
 fn checked_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
     let name = HeaderName::try_from(name).map_err(|_| "its header has no valid name".to_owned())?;
@@ -349,15 +329,8 @@ fn check_address(field: &str, url: &url::Url, by: Installer) -> Result<(), Strin
     if url.as_str().len() > 2048 {
         return Err(format!("{field} is longer than 2,048 bytes"));
     }
-    if by == Installer::Admin && url.scheme() != "https" {
-        return Err(
-            "url is not HTTPS; only an operator can set a server with another address".to_owned()
-        );
+    match by {
+        Installer::Operator => Ok(()),
+        Installer::Admin => check_admins_address(field, url),
     }
-    if by == Installer::Admin && !crate::outbound::is_public_host(url) {
-        return Err(
-            "url is not public; only an operator can set a server with such an address".to_owned()
-        );
-    }
-    Ok(())
 }

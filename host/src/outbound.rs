@@ -26,7 +26,7 @@ use url::Url;
 
 use credential::CredentialMask;
 pub(crate) use policy::{Credential, CredentialPlace, EgressMode, EgressPolicy};
-pub(crate) use public_only::{NotPublic, PublicOnly, is_public_host};
+pub(crate) use public_only::{NotPublic, PublicOnly, check_admins_address, is_public_host};
 use rule::EgressRule;
 pub(crate) use tls::Tls;
 pub(crate) use vetting::is_public;

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use crate::clock::Timestamp;
 use crate::ids::{SecretName, TenantId};
 use crate::secrets::{
-    DerivedKey, SECRET_BYTES_MAX, SealBroken, SecretUses, SecretVersions, TenantSecret,
+    DerivedKey, SECRET_BYTES_MAX, SealBroken, SecretUse, SecretUses, SecretVersions, TenantSecret,
 };
 use crate::store::{PutSecret, PutSecretOutcome, SealedSecret, Store, StoreError};
 use crate::tenants::Installer;
@@ -63,6 +63,24 @@ impl From<&SealedSecret> for SecretFacts {
     }
 }
 
+impl SecretFacts {
+    /// Checks that a server which this role has set may be sent the secret. One that an admin has set may be anybody's,
+    /// and is sent none that an operator has set.
+    ///
+    /// # Errors
+    /// Why not, in one sentence.
+    pub fn check_sending(&self, set_by: Installer) -> Result<(), String> {
+        self.uses.check(&self.name, [SecretUse::Send]).map_err(|error| error.to_string())?;
+        if set_by == Installer::Admin && self.set_by != Some(Installer::Admin) {
+            return Err(format!(
+                "an operator has set the secret {}, so it is sent only to a server that an operator has set",
+                self.name
+            ));
+        }
+        Ok(())
+    }
+}
+
 /// A secret to store.
 #[derive(Debug)]
 pub struct NewSecret {
@@ -109,6 +127,17 @@ impl SealedSecrets {
     /// If it cannot be unsealed ([`VaultError::Broken`]).
     pub fn open(&self, name: &SecretName) -> Result<Option<SecretVersions>, VaultError> {
         self.find(name).map(|secret| self.vault.unseal(self.tenant, secret)).transpose()
+    }
+
+    /// The newest value of a secret as text. Empty if there is none of this name.
+    ///
+    /// # Errors
+    /// If it cannot be unsealed, or is not UTF-8, in one sentence.
+    pub fn text(&self, name: &SecretName) -> Result<Zeroizing<String>, String> {
+        let opened = self.open(name).map_err(|error| error.to_string())?.unwrap_or_default();
+        let text = std::str::from_utf8(opened.newest().unwrap_or_default());
+        let text = text.map_err(|_| format!("the secret {name} is not UTF-8"))?;
+        Ok(Zeroizing::new(text.to_owned()))
     }
 }
 

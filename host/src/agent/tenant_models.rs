@@ -11,11 +11,10 @@ use secrecy::SecretString;
 use super::model::{ModelOrigin, Models, NamedModel};
 use crate::clock::Timestamp;
 use crate::ids::TenantId;
-use crate::outbound::is_public_host;
-use crate::secrets::{SecretUse, SecretVersions};
+use crate::outbound::check_admins_address;
 use crate::store::{Stamp, Store, StoreError};
 use crate::tenants::{Installer, ModelDefinition, TenantModel};
-use crate::vault::{SealedSecrets, SecretFacts, Vault};
+use crate::vault::{SealedSecrets, Vault};
 
 /// The most tenants whose models are kept ready.
 const TENANTS_MAX: u64 = 1_000;
@@ -137,7 +136,7 @@ impl TenantModels {
             })?),
         };
         if let Some(key) = &key {
-            check_key(key, set_by)?;
+            key.check_sending(set_by)?;
         }
         let key_updated_at = key.as_ref().map(|key| key.updated_at);
         let source = ModelSource { definition, set_by, key_updated_at };
@@ -148,10 +147,7 @@ impl TenantModels {
         }
         let value = match &key {
             None => SecretString::default(),
-            Some(key) => {
-                let opened = secrets.open(&key.name).map_err(|error| error.to_string())?;
-                text(&opened.unwrap_or_default())?
-            }
+            Some(key) => secrets.text(&key.name)?.as_str().into(),
         };
         let origin = match set_by {
             Installer::Operator => ModelOrigin::Operator,
@@ -178,37 +174,8 @@ pub fn check_model_address(definition: &ModelDefinition, by: Installer) -> Resul
         return Err("base_url has a query or a fragment; a key belongs into a secret, for api_key"
             .to_owned());
     }
-    if by == Installer::Operator {
-        return Ok(());
+    match by {
+        Installer::Operator => Ok(()),
+        Installer::Admin => check_admins_address("base_url", url),
     }
-    if url.scheme() != "https" {
-        return Err("base_url is not HTTPS; only an operator can set a model with another address"
-            .to_owned());
-    }
-    if !is_public_host(url) {
-        return Err(
-            "base_url is not public; only an operator can set a model with such an address"
-                .to_owned(),
-        );
-    }
-    Ok(())
-}
-
-/// Checks that a model may be given this secret as its key. The server gets the key, so a model that an admin has set,
-/// whose server may be anybody's, gets none that an operator has set.
-fn check_key(key: &SecretFacts, set_by: Installer) -> Result<(), String> {
-    key.uses.check(&key.name, [SecretUse::Send]).map_err(|error| error.to_string())?;
-    if set_by == Installer::Admin && key.set_by != Some(Installer::Admin) {
-        return Err(format!(
-            "an operator has set the secret {}, so only a model that an operator has set may send it",
-            key.name
-        ));
-    }
-    Ok(())
-}
-
-fn text(versions: &SecretVersions) -> Result<SecretString, String> {
-    let value = versions.newest().unwrap_or_default();
-    let text = std::str::from_utf8(value).map_err(|_| "its key is not UTF-8".to_owned())?;
-    Ok(text.into())
 }

@@ -40,6 +40,19 @@ pub(crate) fn is_public_host(url: &Url) -> bool {
     }
 }
 
+/// Checks the address of a server that a tenant's admin sets. `field` is its name in the definition.
+///
+/// # Errors
+/// Why only an operator may set it, in one sentence.
+pub(crate) fn check_admins_address(field: &str, url: &Url) -> Result<(), String> {
+    let why = match url.scheme() {
+        "https" if is_public_host(url) => return Ok(()),
+        "https" => "public",
+        _ => "HTTPS",
+    };
+    Err(format!("{field} is not {why}; only an operator can set such an address"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
