@@ -26,6 +26,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
+use crate::invisible::is_invisible;
 use crate::settings::{DEFAULTS, Settings};
 
 /// Exit code for an invalid command line or invalid settings (`EX_USAGE` of sysexits.h).
@@ -177,10 +178,7 @@ fn report_error(error: &anyhow::Error, code: u8) -> ExitCode {
 
 /// Replaces characters that control a terminal: names and responses may come from untrusted parties.
 fn printable(text: &str) -> String {
-    let steers = |c: char| {
-        (c.is_control() && !matches!(c, '\n' | '\t'))
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
+    let steers = |c: char| (c.is_control() && !matches!(c, '\n' | '\t')) || is_invisible(c);
     text.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).collect()
 }
 

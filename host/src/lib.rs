@@ -58,6 +58,7 @@ pub mod bulk;
 pub mod clock;
 pub mod disk;
 pub mod ids;
+mod invisible;
 pub mod low_priority;
 pub mod memory;
 pub mod oci_reference;

@@ -14,14 +14,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use moka::sync::Cache;
 use zeroize::Zeroizing;
 
 use crate::clock::Timestamp;
 use crate::ids::{McpServerName, SecretName, TenantId};
 use crate::outbound::check_admins_address;
 use crate::secrets::UserToken;
-use crate::store::{Stamp, Store, StoreError};
+use crate::store::{Store, StoreError, TenantCache};
 use crate::tenants::{Installer, McpServerDefinition, TenantMcpServer};
 use crate::trace::redact::Redactor;
 use crate::vault::{SealedSecrets, Vault};
@@ -29,10 +28,6 @@ pub use error::McpError;
 use http_client::{Credentials, McpHttpClient};
 use oauth::OauthTokens;
 pub use session::{ListedTools, McpSession};
-
-/// The most tenants whose servers are kept connected, and for how long without a run.
-const TENANTS_MAX: u64 = 1_000;
-const IDLE_TIME_MAX: Duration = Duration::from_secs(600);
 
 /// How long a server that could not be connected to is not tried again.
 const FAILURE_PAUSE: Duration = Duration::from_secs(5);
@@ -58,9 +53,7 @@ const RESERVED_HEADERS: [&str; 9] = [
 pub struct McpServers {
     store: Store,
     vault: Vault,
-    ready: Cache<TenantId, (Arc<TenantServers>, Stamp)>,
-    /// Held while the servers of a tenant are read, so that many runs that begin together do it once.
-    reading: Cache<TenantId, Arc<tokio::sync::Mutex<()>>>,
+    ready: TenantCache<TenantServers>,
 }
 
 /// The servers of one tenant, by name. Those that cannot be used have a reason in their place.
@@ -108,8 +101,8 @@ impl McpServers {
     /// The servers of all tenants of this store.
     #[must_use]
     pub fn new(store: Store, vault: Vault) -> Self {
-        let ready = Cache::builder().max_capacity(TENANTS_MAX).time_to_idle(IDLE_TIME_MAX).build();
-        Self { store, vault, ready, reading: Cache::new(TENANTS_MAX) }
+        let ready = TenantCache::new(store.changes());
+        Self { store, vault, ready }
     }
 
     /// A session with a tenant's server. With a token of a user it is a session of its own, which ends when it is
@@ -136,37 +129,17 @@ impl McpServers {
     }
 
     async fn of(&self, tenant: TenantId) -> Result<Arc<TenantServers>, StoreError> {
-        if let Some(servers) = self.known(tenant) {
-            return Ok(servers);
-        }
-        let reading = self.reading.get_with(tenant, Arc::default);
-        let _reading = reading.lock().await;
-        if let Some(servers) = self.known(tenant) {
-            return Ok(servers);
-        }
-        let changes = self.store.changes();
-        let known = self.ready.get(&tenant).map(|(servers, _)| servers).unwrap_or_default();
-        let before = changes.before_reading();
-        let stored = self.store.mcp_servers(tenant).await?;
-        let secrets = self.vault.sealed(tenant).await?;
-        let servers: TenantServers = stored
-            .into_iter()
-            .map(|server| {
+        let making = async |known: Option<Arc<TenantServers>>| {
+            let known = known.unwrap_or_default();
+            let stored = self.store.mcp_servers(tenant).await?;
+            let secrets = self.vault.sealed(tenant).await?;
+            let servers = stored.into_iter().map(|server| {
                 let owner = (tenant, &self.vault);
                 (server.name.clone(), Server::make(owner, server, &secrets, &known))
-            })
-            .collect();
-        let servers = Arc::new(servers);
-        if let Some(stamp) = changes.stamp(Some(tenant), before) {
-            self.ready.insert(tenant, (Arc::clone(&servers), stamp));
-        }
-        Ok(servers)
-    }
-
-    /// The servers of a tenant, if they are ready and nothing of the tenant has changed since.
-    fn known(&self, tenant: TenantId) -> Option<Arc<TenantServers>> {
-        let (servers, stamp) = self.ready.get(&tenant)?;
-        self.store.changes().is_current(Some(tenant), stamp).then_some(servers)
+            });
+            Ok(servers.collect())
+        };
+        self.ready.get_or_make(tenant, making).await
     }
 }
 

@@ -26,7 +26,9 @@ use url::Url;
 
 use credential::CredentialMask;
 pub(crate) use policy::{Credential, CredentialPlace, EgressMode, EgressPolicy};
-pub(crate) use public_only::{NotPublic, PublicOnly, check_admins_address, is_public_host};
+pub(crate) use public_only::{
+    NotPublic, admins_server_client, check_admins_address, is_public_host, server_client,
+};
 use rule::EgressRule;
 pub(crate) use tls::Tls;
 pub(crate) use vetting::is_public;

@@ -17,6 +17,7 @@ mod other_processes;
 mod rows;
 mod sqlite;
 mod tasks;
+mod tenant_cache;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -46,6 +47,7 @@ pub use self::tasks::deliveries::DueDelivery;
 pub use self::tasks::journal::Durability;
 pub use self::tasks::spending::{DaySpending, Spent};
 pub use self::tasks::turns::Capacity;
+pub use self::tenant_cache::TenantCache;
 use self::write::{Queued, SingleWrite, Write, WriterState};
 use self::writer::{Op, Writer};
 use crate::clock::{Clock, Timestamp};

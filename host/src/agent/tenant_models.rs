@@ -3,24 +3,16 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use moka::sync::Cache;
 use secrecy::SecretString;
 
 use super::model::{ModelOrigin, Models, NamedModel};
 use crate::clock::Timestamp;
 use crate::ids::TenantId;
 use crate::outbound::check_admins_address;
-use crate::store::{Stamp, Store, StoreError};
+use crate::store::{Store, StoreError, TenantCache};
 use crate::tenants::{Installer, ModelDefinition, TenantModel};
 use crate::vault::{SealedSecrets, Vault};
-
-/// The most tenants whose models are kept ready.
-const TENANTS_MAX: u64 = 1_000;
-
-/// How long the models of a tenant are kept ready without a run.
-const IDLE_TIME_MAX: Duration = Duration::from_secs(600);
 
 /// The models of all tenants. Clones share them.
 #[derive(Debug, Clone)]
@@ -28,9 +20,7 @@ pub struct TenantModels {
     of_settings: Models,
     store: Store,
     vault: Vault,
-    ready: Cache<TenantId, (Arc<ReadyModels>, Stamp)>,
-    /// Held while the models of a tenant are made ready, so that many runs that begin together do it once.
-    making: Cache<TenantId, Arc<tokio::sync::Mutex<()>>>,
+    ready: TenantCache<ReadyModels>,
 }
 
 /// The models of one tenant.
@@ -58,8 +48,8 @@ impl TenantModels {
     /// The models of all tenants of this store.
     #[must_use]
     pub fn new(of_settings: Models, store: Store, vault: Vault) -> Self {
-        let ready = Cache::builder().max_capacity(TENANTS_MAX).time_to_idle(IDLE_TIME_MAX).build();
-        Self { of_settings, store, vault, ready, making: Cache::new(TENANTS_MAX) }
+        let ready = TenantCache::new(store.changes());
+        Self { of_settings, store, vault, ready }
     }
 
     /// The models that a tenant's agents can have.
@@ -67,29 +57,10 @@ impl TenantModels {
     /// # Errors
     /// If the store cannot be read.
     pub async fn of(&self, tenant: TenantId) -> Result<Models, StoreError> {
-        if let Some(models) = self.known(tenant) {
-            return Ok(models);
-        }
-        let making = self.making.get_with(tenant, Arc::default);
-        let _making = making.lock().await;
-        if let Some(models) = self.known(tenant) {
-            return Ok(models);
-        }
-        let changes = self.store.changes();
-        let known = self.ready.get(&tenant);
-        let before = changes.before_reading();
-        let ready = Arc::new(self.read(tenant, known.as_ref().map(|(ready, _)| &**ready)).await?);
-        if let Some(stamp) = changes.stamp(Some(tenant), before) {
-            self.ready.insert(tenant, (Arc::clone(&ready), stamp));
-        }
+        let making =
+            async |known: Option<Arc<ReadyModels>>| self.read(tenant, known.as_deref()).await;
+        let ready = self.ready.get_or_make(tenant, making).await?;
         Ok(ready.models.clone())
-    }
-
-    /// The models of a tenant, if they are ready and nothing of the tenant has changed since.
-    fn known(&self, tenant: TenantId) -> Option<Models> {
-        let (ready, stamp) = self.ready.get(&tenant)?;
-        let is_current = self.store.changes().is_current(Some(tenant), stamp);
-        is_current.then(|| ready.models.clone())
     }
 
     async fn read(

@@ -22,6 +22,7 @@ use crate::access::approval_links::ApprovalLinks;
 use crate::answer::approval::ApprovalAnswer;
 use crate::approval::{Approval, ApprovalStatus, DecidedBy};
 use crate::ids::{ApprovalId, TenantId};
+use crate::invisible::is_invisible;
 use crate::runs::Runs;
 use crate::store::{DecideOutcome, Store};
 
@@ -278,7 +279,7 @@ fn page(approval: &Approval, end: &str) -> Response {
     (headers, body).into_response()
 }
 
-/// Text for HTML. Characters that change the direction of a text could make it read as another one.
+/// Text for HTML.
 fn escaped(text: &str) -> String {
     let mut html = String::with_capacity(text.len());
     for char in text.chars() {
@@ -288,14 +289,7 @@ fn escaped(text: &str) -> String {
             '>' => html.push_str("&gt;"),
             '"' => html.push_str("&quot;"),
             '\'' => html.push_str("&#39;"),
-            '\u{61c}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{202a}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}'
-            | '\u{e0000}'..='\u{e007f}' => {
-                html.push('\u{fffd}');
-            }
+            char if is_invisible(char) => html.push('\u{fffd}'),
             char => html.push(char),
         }
     }

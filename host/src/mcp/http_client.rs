@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
@@ -21,11 +20,8 @@ use zeroize::Zeroizing;
 use super::error::McpError;
 use super::oauth::OauthTokens;
 use super::session::KEY_META;
-use crate::outbound::{PublicOnly, is_public_host};
+use crate::outbound::{admins_server_client, is_public_host, server_client};
 use crate::tenants::Installer;
-
-/// The time limit for establishing a connection.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// The header in which a call's idempotency key is sent.
 const KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
@@ -57,16 +53,9 @@ pub(super) fn vetted_client(
     url: &url::Url,
     set_by: Installer,
 ) -> Result<reqwest::Client, McpError> {
-    let client = crate::tls::http_client()
-        .connect_timeout(CONNECT_TIME_MAX)
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .user_agent(concat!("wardgate/", env!("CARGO_PKG_VERSION")));
     let client = match set_by {
-        Installer::Operator => client,
-        Installer::Admin if is_public_host(url) => {
-            client.https_only(true).dns_resolver(Arc::new(PublicOnly))
-        }
+        Installer::Operator => server_client().no_proxy(),
+        Installer::Admin if is_public_host(url) => admins_server_client(),
         Installer::Admin => {
             return Err(McpError::Definition("its address is not a public one".to_owned()));
         }
@@ -150,10 +139,9 @@ impl StreamableHttpClient for McpHttpClient {
         message: ClientJsonRpcMessage,
         session_id: Option<Arc<str>>,
         _: Option<String>,
-        headers: Headers,
+        mut headers: Headers,
         limits: StreamableHttpResponseLimits,
     ) -> Result<StreamableHttpPostResponse, HttpError> {
-        let mut headers = headers;
         headers.extend(idempotency_key(&message).map(|key| (KEY_HEADER, key)));
         let send = async |headers: Headers, message: ClientJsonRpcMessage| {
             let (uri, session_id) = (Arc::clone(&uri), session_id.clone());

@@ -114,6 +114,74 @@ pub struct ListedTools {
     pub notes: Vec<String>,
 }
 
+/// A list of tools while its pages arrive, within bounds.
+struct Listing<'a> {
+    allowed: Option<&'a [String]>,
+    listed: ListedTools,
+    looked_at: usize,
+    /// Tools for which there is no room.
+    left_out: usize,
+    /// Tools that cannot be offered.
+    wrong: usize,
+    bytes_left: usize,
+}
+
+impl<'a> Listing<'a> {
+    fn new(allowed: Option<&'a [String]>) -> Self {
+        let (listed, bytes_left) = (ListedTools::default(), TOOLS_BYTES_MAX);
+        Self { allowed, listed, looked_at: 0, left_out: 0, wrong: 0, bytes_left }
+    }
+
+    fn add(&mut self, tool: rmcp::model::Tool) {
+        let is_allowed =
+            self.allowed.is_none_or(|names| names.iter().any(|name| *name == tool.name));
+        self.looked_at += 1;
+        if !is_allowed {
+            return;
+        }
+        if self.looked_at > LOOKED_AT_MAX || self.listed.tools.len() == TOOLS_MAX {
+            self.left_out += 1;
+            return;
+        }
+        match checked(tool) {
+            Ok((_, bytes)) if bytes > self.bytes_left => self.left_out += 1,
+            Ok((tool, bytes)) => {
+                self.bytes_left -= bytes;
+                self.listed.tools.push(tool);
+            }
+            Err(note) => {
+                self.wrong += 1;
+                if self.wrong <= NOTES_MAX {
+                    self.listed.notes.push(note);
+                }
+            }
+        }
+    }
+
+    /// The tools, with notes about those that are left out. `has_more` says whether there are further pages.
+    fn finish(self, has_more: bool) -> ListedTools {
+        let Self { allowed, mut listed, left_out, wrong, .. } = self;
+        if wrong > NOTES_MAX {
+            let more = wrong - NOTES_MAX;
+            listed.notes.push(format!("{more} more tools are left out likewise"));
+        }
+        let is_cut = left_out > 0 || has_more;
+        if is_cut {
+            listed.notes.push(format!(
+                "it has more tools than are offered ({TOOLS_MAX}, {} KiB); allowed_tools can name others",
+                TOOLS_BYTES_MAX >> 10
+            ));
+        }
+        let is_missing = |name: &&String| !listed.tools.iter().any(|tool| tool.name == **name);
+        let missing = allowed.into_iter().flatten().filter(is_missing).take(NOTES_MAX);
+        let missing: Vec<_> = missing.map(|name| own_words(name)).collect();
+        if !missing.is_empty() && !is_cut {
+            listed.notes.push(format!("it has no tool {}", missing.join(", ")));
+        }
+        listed
+    }
+}
+
 impl McpSession {
     /// Opens a session: with the newest revision if the server has it, else with an older one.
     ///
@@ -164,64 +232,17 @@ impl McpSession {
     }
 
     async fn list(&self, allowed: Option<&[String]>) -> Result<ListedTools, McpError> {
-        let (mut listed, mut cursor, mut left_out) = (ListedTools::default(), None, 0_usize);
-        let (mut looked_at, mut wrong, mut bytes_left) = (0_usize, 0_usize, TOOLS_BYTES_MAX);
-        'pages: for _ in 0..PAGES_MAX {
+        let (mut listing, mut cursor) = (Listing::new(allowed), None);
+        for _ in 0..PAGES_MAX {
             let page = PaginatedRequestParams::default().with_cursor(cursor.take());
             let page = self.0.client.peer().list_tools(Some(page)).await?;
-            let next = page.next_cursor.filter(|cursor| !cursor.is_empty());
-            for tool in page.tools {
-                looked_at += 1;
-                if looked_at > LOOKED_AT_MAX {
-                    left_out += 1;
-                    break 'pages;
-                }
-                let is_allowed =
-                    allowed.is_none_or(|names| names.iter().any(|name| *name == tool.name));
-                if !is_allowed {
-                    continue;
-                }
-                if listed.tools.len() == TOOLS_MAX {
-                    left_out += 1;
-                    continue;
-                }
-                match checked(tool) {
-                    Ok((tool, bytes)) => match bytes_left.checked_sub(bytes) {
-                        Some(left) => {
-                            bytes_left = left;
-                            listed.tools.push(tool);
-                        }
-                        None => left_out += 1,
-                    },
-                    Err(note) if wrong < NOTES_MAX => {
-                        listed.notes.push(note);
-                        wrong += 1;
-                    }
-                    Err(_) => wrong += 1,
-                }
-            }
-            cursor = next;
-            if cursor.is_none() {
+            cursor = page.next_cursor.filter(|cursor| !cursor.is_empty());
+            page.tools.into_iter().for_each(|tool| listing.add(tool));
+            if cursor.is_none() || listing.looked_at >= LOOKED_AT_MAX {
                 break;
             }
         }
-        if wrong > NOTES_MAX {
-            listed.notes.push(format!("{} more tools are left out likewise", wrong - NOTES_MAX));
-        }
-        if left_out > 0 || cursor.is_some() {
-            listed.notes.push(format!(
-                "it has more tools than are offered ({TOOLS_MAX}, {} KiB); allowed_tools can name others",
-                TOOLS_BYTES_MAX >> 10
-            ));
-        }
-        let is_missing = |name: &&String| !listed.tools.iter().any(|tool| tool.name == **name);
-        let missing: Vec<_> = allowed.into_iter().flatten().filter(is_missing).cloned().collect();
-        if !missing.is_empty() && left_out == 0 {
-            let missing: Vec<_> =
-                missing.iter().take(NOTES_MAX).map(|name| own_words(name)).collect();
-            listed.notes.push(format!("it has no tool {}", missing.join(", ")));
-        }
-        Ok(listed)
+        Ok(listing.finish(cursor.is_some()))
     }
 
     /// Calls a tool with this JSON object. Returns its result as text, and whether that is an error.

@@ -1,6 +1,8 @@
 //! Name resolution for HTTP clients whose address a tenant has chosen: public addresses only.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
@@ -38,6 +40,24 @@ pub(crate) fn is_public_host(url: &Url) -> bool {
         Some(Host::Ipv6(address)) => is_public(address.into()),
         None => false,
     }
+}
+
+/// The time limit for establishing a connection.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// The builder of a client for servers that an operator or a tenant has set: it follows no redirect, which could lead a
+/// credential elsewhere.
+pub(crate) fn server_client() -> reqwest::ClientBuilder {
+    crate::tls::http_client()
+        .connect_timeout(CONNECT_TIME_MAX)
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(concat!("wardgate/", env!("CARGO_PKG_VERSION")))
+}
+
+/// The same for servers that a tenant's admin has set: HTTPS, and public addresses only. Check the URL with
+/// [`is_public_host`] as well.
+pub(crate) fn admins_server_client() -> reqwest::ClientBuilder {
+    server_client().https_only(true).no_proxy().dns_resolver(Arc::new(PublicOnly))
 }
 
 /// Checks the address of a server that a tenant's admin sets. `field` is its name in the definition.

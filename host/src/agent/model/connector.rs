@@ -1,15 +1,9 @@
 //! HTTP clients for models' servers. Which addresses a model may use depends on who configured it.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use super::error::ModelError;
 use crate::fault::Fault;
-use crate::outbound::{PublicOnly, is_public_host};
+use crate::outbound::{admins_server_client, is_public_host, server_client};
 use crate::settings::ModelSettings;
-
-/// The time limit for establishing a connection.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Who has set a model, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,16 +45,10 @@ impl Connector {
     /// # Errors
     /// If no HTTP client can be made.
     pub(in crate::agent) fn new() -> Result<Self, ModelError> {
-        let client = || {
-            crate::tls::http_client()
-                .connect_timeout(CONNECT_TIME_MAX)
-                .redirect(reqwest::redirect::Policy::none())
-        };
-        let public = client().https_only(true).no_proxy().dns_resolver(Arc::new(PublicOnly));
         let unmade = |_| ModelError::settings("no HTTP client could be made for models");
         Ok(Self {
-            everywhere: client().build().map_err(unmade)?,
-            public: public.build().map_err(unmade)?,
+            everywhere: server_client().build().map_err(unmade)?,
+            public: admins_server_client().build().map_err(unmade)?,
         })
     }
 
