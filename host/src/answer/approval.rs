@@ -33,7 +33,7 @@ pub struct ApprovalAnswer<'a> {
     #[schema(format = DateTime)]
     decided_at: Option<String>,
     decided_by: Option<DecidedBy>,
-    /// What the model is told with the decision.
+    /// What was said with the decision. With a denial, the model is told.
     comment: Option<&'a str>,
     /// A page for a person, without a key; `POST` to the same URL approves. Null unless the status is `pending`.
     approve_url: Option<String>,

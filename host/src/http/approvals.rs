@@ -18,6 +18,7 @@ use super::budget::Sender;
 use super::error::{ApiError, ErrorBody};
 use super::extract::{PathParams, QueryParams};
 use super::reply::json;
+use super::responses::LinkErrors;
 use crate::access::approval_links::ApprovalLinks;
 use crate::answer::approval::ApprovalAnswer;
 use crate::approval::{Approval, ApprovalStatus, DecidedBy};
@@ -157,9 +158,7 @@ pub(super) struct SignatureQuery {
     params(("approval" = String, Path, description = "The approval's id"),
            ("decision" = String, Path, description = "`approve` or `deny`"), SignatureQuery),
     responses((status = 200, content((String = "text/html"), (ApprovalAnswer = "application/json"))),
-              (status = 404, body = ErrorBody, description = "The approval does not exist, or the signature is not the link's."),
-              (status = 422, body = ErrorBody, description = "The signature is missing."),
-              (status = 503, body = ErrorBody, description = "The store is temporarily unavailable.")),
+              LinkErrors),
     security(()))]
 pub(super) async fn show(
     State(state): State<Arc<ApprovalState>>,
@@ -189,10 +188,8 @@ pub(super) async fn show(
     params(("approval" = String, Path, description = "The approval's id"),
            ("decision" = String, Path, description = "`approve` or `deny`"), SignatureQuery),
     responses((status = 200, content((String = "text/html"), (ApprovalAnswer = "application/json"))),
-              (status = 404, body = ErrorBody, description = "The approval does not exist, or the signature is not the link's."),
               (status = 409, body = ErrorBody, description = "It has been decided before, or the time is up. A page says so with status 200."),
-              (status = 422, body = ErrorBody, description = "The signature is missing."),
-              (status = 503, body = ErrorBody, description = "The store is temporarily unavailable.")),
+              LinkErrors),
     security(()))]
 pub(super) async fn decide_by_link(
     State(state): State<Arc<ApprovalState>>,

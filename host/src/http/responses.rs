@@ -87,6 +87,21 @@ pub(super) enum PluginErrors {
     TooSlow(ErrorBody),
 }
 
+/// Errors of the pages behind signed links.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "documentation: the answers themselves come from ApiError")]
+pub(super) enum LinkErrors {
+    /// The approval does not exist, or the signature is not the link's.
+    #[response(status = 404)]
+    NotFound(ErrorBody),
+    /// The signature is missing.
+    #[response(status = 422)]
+    Unprocessable(ErrorBody),
+    /// The store is temporarily unavailable; `retry-after` says when to retry.
+    #[response(status = 503)]
+    Unavailable(ErrorBody),
+}
+
 /// Errors of the DocsGPT-compatible trigger.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "documentation: the answers themselves come from ApiError")]
