@@ -274,7 +274,7 @@ pub struct ApprovalRules {
     #[serde(default = "ApprovalRules::seconds_max")]
     #[schema(minimum = 1, maximum = 2_592_000)]
     pub seconds_max: u32,
-    /// What happens if nobody has decided by then.
+    /// What happens without a decision by then.
     #[serde(default)]
     pub on_timeout: OnTimeout,
 }
@@ -298,7 +298,7 @@ impl Default for ApprovalRules {
     }
 }
 
-/// What a run does if nobody has decided about a call in time.
+/// What a run does if a call is not decided in time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnTimeout {

@@ -142,8 +142,10 @@ pub fn check_model_address(definition: &ModelDefinition, by: Installer) -> Resul
         name == "api-version" && value.len() <= 32 && value.bytes().all(is_plain)
     };
     if url.fragment().is_some() || !url.query_pairs().all(is_version) {
-        return Err("base_url has a query or a fragment; a key belongs into a secret, for api_key"
-            .to_owned());
+        return Err(
+            "base_url has a query or a fragment; put the key into a secret and name it in api_key"
+                .to_owned(),
+        );
     }
     match by {
         Installer::Operator => Ok(()),

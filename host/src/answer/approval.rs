@@ -22,12 +22,12 @@ pub struct ApprovalAnswer<'a> {
     /// What the tool is called with.
     #[schema(value_type = Value)]
     arguments: Value,
-    /// Whether the call was under way when the gateway stopped, so that nobody knows what it has done. If it is
+    /// Whether the call was under way when the gateway stopped, so that its outcome is unknown. If it is
     /// approved, it is made again.
     outcome_is_unknown: bool,
     #[schema(format = DateTime)]
     created_at: String,
-    /// Until when somebody can decide.
+    /// The latest time of a decision.
     #[schema(format = DateTime)]
     expires_at: String,
     #[schema(format = DateTime)]

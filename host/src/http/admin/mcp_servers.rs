@@ -141,7 +141,7 @@ struct McpToolAnswer {
 
 /// Connect to an MCP server and list its tools.
 ///
-/// The digest of a tool belongs into the agent's `tool_policies` once somebody has read what the tool does.
+/// After reviewing what a tool does, put its digest into the `tool_policies` of the agent.
 #[utoipa::path(get, path = "/admin/tenants/{tenant}/mcp-servers/{name}/tools",
     operation_id = "admin_list_mcp_tools", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
