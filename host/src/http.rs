@@ -8,6 +8,7 @@
 //! | `task_status` | `GET /api/task_status` (DocsGPT) |
 //! | `hooks` | `/hooks/{channel}` |
 //! | `rest` | `/v1/…`, the same routes without the prefix, and aliases for xpander's SDK |
+//! | `mcp` | `/mcp` |
 //! | `admin` | `/admin/…` |
 //! | `openapi` | `/openapi.json` and `/docs` |
 //! | `health` | `GET /healthz` |
@@ -26,6 +27,7 @@ mod extract;
 mod health;
 mod hooks;
 mod layers;
+mod mcp;
 mod metrics;
 pub mod openapi;
 mod plugin_reply;
@@ -107,6 +109,8 @@ fn routes() -> Routes {
         .split_for_parts();
     let (managers, managing) = admin::router()
         .routes(routes!(metrics::read))
+        // A page of another origin must not call it, whatever key it has.
+        .routes(routes!(mcp::receive))
         .routes(routes!(approvals::show, approvals::decide_by_link))
         .split_for_parts();
     let mut document = document.merge_from(managing).merge_from(receiving);

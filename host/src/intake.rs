@@ -1,5 +1,6 @@
 //! Resolves an HTTP request to an [`AgentCall`]. No later module reads a query or a body.
 
+pub mod agent_tool;
 mod arrival;
 pub mod invocation;
 mod params;

@@ -27,7 +27,7 @@ use crate::vault::{SealedSecrets, Vault};
 pub use error::McpError;
 use http_client::{Credentials, McpHttpClient};
 use oauth::OauthTokens;
-pub use session::{ListedTools, McpSession};
+pub use session::{IDEMPOTENCY_KEY_META, ListedTools, McpSession};
 
 /// How long a server that could not be connected to is not tried again.
 const FAILURE_PAUSE: Duration = Duration::from_secs(5);

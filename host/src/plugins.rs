@@ -10,6 +10,7 @@
 //! | `install` | installs a component as the current version |
 //! | `versions` | lists versions, rolls back, removes a plugin |
 //! | `grants` | reads and writes grants, and withholds those that are for another component |
+//! | `published` | the plugins whose tools are published at `/mcp` |
 //! | `validate` | checks grants and settings against the component |
 //! | `gc` | deletes components and compiled code that nothing refers to |
 //! | `stats` | what plugins did and cost |
@@ -24,6 +25,7 @@ mod gc;
 mod grants;
 mod install;
 mod metadata;
+mod published;
 mod signatures;
 mod stats;
 mod validate;
@@ -99,6 +101,9 @@ pub enum PluginUnavailable {
     /// A file cannot be read or written.
     #[error("plugin {0}: {1} {2}")]
     File(PluginName, &'static str, std::io::Error),
+    /// The folder of the tenant's grants files cannot be read.
+    #[error("the grants of plugins cannot be read: {0}")]
+    GrantsFolder(std::io::Error),
     /// The component on disk is not the one that was installed.
     #[error("plugin {0}: its file does not have the digest it was installed with")]
     Tampered(PluginName),
@@ -128,6 +133,7 @@ impl PluginUnavailable {
             Self::Unknown(_)
             | Self::GrantsInForce(_)
             | Self::File(..)
+            | Self::GrantsFolder(_)
             | Self::Tampered(_)
             | Self::Secret(..)
             | Self::Store(_) => false,

@@ -179,7 +179,7 @@ pub struct NewTask {
     pub thread: Option<ThreadId>,
     /// The surface whose conversations it may continue, and whose later tasks may continue it.
     pub thread_surface: Surface,
-    /// The kind of surface that it came in by: `webhook`, `api` or `sdk`.
+    /// The kind of surface that it came in by: `webhook`, `api`, `sdk` or `mcp`.
     pub source: &'static str,
     /// The agent's input.
     pub input: Input,

@@ -44,7 +44,7 @@ fn each_large_dependency_has_one_home() {
         ("tower", &["http/", "http.rs", "gateway.rs"]),
         ("clap", &["cli/", "cli.rs"]),
         ("rustls", &["tls.rs", "outbound/tls.rs"]),
-        ("rmcp", &["mcp/", "mcp.rs"]),
+        ("rmcp", &["mcp/", "mcp.rs", "http/mcp/", "http/mcp.rs"]),
         ("opentelemetry", &["telemetry/", "telemetry.rs"]),
         ("std::env", &["settings.rs", "cli/", "cli.rs"]),
     ] {

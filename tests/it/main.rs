@@ -67,6 +67,7 @@
 //! | `approvals` | a call that a person has to approve is made once, as it was shown, or not at all |
 //! | `budgets` | runs stop at what they may spend, and what they have spent can be read |
 //! | `model_protocols` | three protocols of models, and what their servers do wrong |
+//! | `mcp_endpoint` | agents and published tools as tools of `/mcp`, in every revision |
 //! | `mcp_servers` | tools of MCP servers, with keys and users' tokens, and what such servers do wrong |
 //! | `output_schema` | answers have the required form |
 //! | `tenant_models` | tenants bring models of their own, which reach nothing of the operator's |
@@ -137,6 +138,7 @@ mod integrations_live;
 mod load;
 mod log_lines;
 mod long_requests;
+mod mcp_endpoint;
 mod mcp_servers;
 mod metrics;
 mod model_protocols;

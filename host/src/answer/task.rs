@@ -22,7 +22,7 @@ pub struct TaskAnswer<'t> {
     created_at: String,
     #[schema(format = DateTime)]
     finished_at: Option<String>,
-    /// The entry point: `webhook`, `api` or `sdk`.
+    /// The entry point: `webhook`, `api`, `sdk` or `mcp`.
     source: &'t str,
     /// How many times a worker has started the task.
     execution_attempts: u32,
@@ -72,7 +72,7 @@ pub struct TaskDetails<'t> {
     finished_at: Option<String>,
     /// The agent's answer, or the reason of a failure.
     result: Option<&'t str>,
-    /// The entry point: `webhook`, `api` or `sdk`.
+    /// The entry point: `webhook`, `api`, `sdk` or `mcp`.
     source: &'t str,
     /// How many times a worker has started the task.
     execution_attempts: u32,
@@ -199,7 +199,7 @@ pub struct TaskItem {
     status: Status,
     /// The beginning of the result, at most 10,000 characters.
     result: Option<String>,
-    /// The entry point: `webhook`, `api` or `sdk`.
+    /// The entry point: `webhook`, `api`, `sdk` or `mcp`.
     source_node_type: String,
     #[schema(format = DateTime)]
     created_at: String,

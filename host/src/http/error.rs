@@ -300,6 +300,11 @@ impl ApiError {
 }
 
 impl ApiError {
+    /// Whether the caller is at fault.
+    pub(super) fn is_of_caller(&self) -> bool {
+        matches!(self.fault, Fault::Caller)
+    }
+
     /// Returns the message alone, for a response that has a field for it.
     pub(super) fn into_detail(self) -> String {
         self.detail

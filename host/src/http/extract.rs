@@ -14,7 +14,7 @@ use super::error::ApiError;
 use super::layers::record_tenant;
 use super::serve::plain_path::ArrivedPath;
 use super::state::HttpState;
-use crate::access::TenantCaller;
+use crate::access::{Access, TenantCaller};
 use crate::ids::RequestId;
 use crate::request::credentials::API_KEY;
 
@@ -54,11 +54,23 @@ impl FromRequestParts<HttpState> for TenantAuth {
 
     async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, ApiError> {
         let key = header_key(&parts.headers)?;
-        let caller = state.access().tenant(key.as_deref()).await?;
-        record_tenant(caller.tenant());
-        parts.extensions.insert(AuthenticatedTenant(caller.tenant()));
-        Ok(Self(caller))
+        Ok(Self(authenticate_tenant(state.access(), key.as_deref(), parts).await?))
     }
+}
+
+/// Authenticates the tenant of a request by its key, and notes it where the request's bytes are charged and logged.
+///
+/// # Errors
+/// 401 without a key, 403 if the key is wrong.
+pub(super) async fn authenticate_tenant(
+    access: &Access,
+    key: Option<&str>,
+    parts: &mut Parts,
+) -> Result<TenantCaller, ApiError> {
+    let caller = access.tenant(key).await?;
+    record_tenant(caller.tenant());
+    parts.extensions.insert(AuthenticatedTenant(caller.tenant()));
+    Ok(caller)
 }
 
 /// The body, deserialized from a JSON object: 400 if it is not JSON, 422 if it has another shape. It is a handler's

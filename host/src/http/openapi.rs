@@ -49,6 +49,7 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
         (name = "agents", description = "Agents and their runs, as xpander's API has them"),
         (name = "tasks", description = "What became of runs"),
         (name = "approvals", description = "Tool calls that a person decides about"),
+        (name = "mcp", description = "The gateway as an MCP server"),
         (name = "aliases", description = "The same routes under the names that other clients use"),
         (name = "admin", description = "Managing tenants, keys, agents, channels, plugins and webhooks"),
         (name = "gateway", description = "The gateway itself")

@@ -72,6 +72,43 @@ pub(super) enum WriteErrors {
     Unavailable(ErrorBody),
 }
 
+/// Errors of `/mcp` that are not part of the protocol. Those of methods and of tools are in JSON-RPC responses.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "documentation: the answers themselves come from ApiError")]
+pub(super) enum McpErrors {
+    /// The body is not JSON, the headers do not match the message (then with a JSON-RPC error), or `x-api-key` was sent
+    /// more than once.
+    #[response(status = 400)]
+    BadRequest(serde_json::Value),
+    /// No key was sent.
+    #[response(status = 401)]
+    NoKey(ErrorBody),
+    /// The key is invalid, or the request comes from a page of another origin.
+    #[response(status = 403)]
+    Forbidden(ErrorBody),
+    /// The server does not have the method (2026-07-28). The body is a JSON-RPC error.
+    #[response(status = 404)]
+    NotFound(serde_json::Value),
+    /// `accept` does not name both `application/json` and `text/event-stream`.
+    #[response(status = 406)]
+    NotAcceptable(ErrorBody),
+    /// The body did not arrive in time.
+    #[response(status = 408)]
+    TooSlow(ErrorBody),
+    /// The body is longer than 1 MiB.
+    #[response(status = 413)]
+    TooLong(ErrorBody),
+    /// The content type or content encoding of the body is not supported, or the body is no message of the protocol.
+    #[response(status = 415)]
+    UnknownType(ErrorBody),
+    /// The gateway failed.
+    #[response(status = 500)]
+    Failed(ErrorBody),
+    /// The gateway or its store is temporarily unavailable; `retry-after` says when to retry.
+    #[response(status = 503)]
+    Unavailable(ErrorBody),
+}
+
 /// Errors of routes that call plugins: those that a plugin returns, and those that the sandbox stops it for.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "documentation: the answers themselves come from ApiError")]

@@ -13,6 +13,7 @@ use super::budget::BodyBudget;
 use super::concurrency::{Operations, Streams};
 use super::hooks::HookState;
 use super::layers::LayerState;
+use super::mcp::{CallsInFlight, McpServices, McpState};
 use super::metrics::MetricsState;
 use super::rest::RestState;
 use super::rest::follow::EventStreams;
@@ -93,6 +94,7 @@ struct States {
     approvals: Arc<ApprovalState>,
     metrics: Arc<MetricsState>,
     layers: Arc<LayerState>,
+    mcp: Arc<McpState>,
 }
 
 impl HttpState {
@@ -152,6 +154,16 @@ impl HttpState {
             limit: streams.clone(),
             shutdown_deadline: shutdown_deadline.clone(),
         };
+        let operations = Operations::new(operations_per_tenant_max);
+        let services = McpServices {
+            access: access.clone(),
+            store: store.clone(),
+            plugins: plugins.clone(),
+            submitter: submitter.clone(),
+            operations: operations.clone(),
+            calls: CallsInFlight::default(),
+        };
+        let mcp_server = McpState::new(access.clone(), bodies.clone(), services, &public_url);
         let rest = RestState {
             access: access.clone(),
             bodies: bodies.clone(),
@@ -160,7 +172,7 @@ impl HttpState {
             runs: runs.clone(),
             submitter,
             events,
-            operations: Operations::new(operations_per_tenant_max),
+            operations,
             approval_links: approval_links.clone(),
             public_url,
             shutdown_deadline,
@@ -203,6 +215,7 @@ impl HttpState {
             approvals: Arc::new(approvals),
             metrics: Arc::new(metrics),
             layers: Arc::new(layers),
+            mcp: Arc::new(mcp_server),
         }))
     }
 
@@ -243,4 +256,5 @@ surface_states! {
     approvals: ApprovalState,
     metrics: MetricsState,
     layers: LayerState,
+    mcp: McpState,
 }

@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 use super::error::McpError;
 use super::oauth::OauthTokens;
-use super::session::KEY_META;
+use super::session::IDEMPOTENCY_KEY_META;
 use crate::outbound::{admins_server_client, is_public_host, server_client};
 use crate::tenants::Installer;
 
@@ -113,7 +113,7 @@ fn is_unauthorized(error: &HttpError) -> bool {
 fn idempotency_key(message: &ClientJsonRpcMessage) -> Option<HeaderValue> {
     let ClientJsonRpcMessage::Request(request) = message else { return None };
     let ClientRequest::CallToolRequest(call) = &request.request else { return None };
-    let key = call.params.meta.as_ref()?.get(KEY_META)?.as_str()?;
+    let key = call.params.meta.as_ref()?.get(IDEMPOTENCY_KEY_META)?.as_str()?;
     HeaderValue::from_str(key).ok()
 }
 

@@ -24,7 +24,7 @@ use crate::tool::Tool;
 use crate::trace::redact::Redactor;
 
 /// The field of a call's `_meta` with its idempotency key.
-pub(super) const KEY_META: &str = "io.wardgate/idempotency-key";
+pub const IDEMPOTENCY_KEY_META: &str = "io.wardgate/idempotency-key";
 
 /// The time limit for the first exchange with a server: two attempts, for a newer and an older revision.
 const OPEN_TIME_MAX: Duration = Duration::from_secs(20);
@@ -271,7 +271,7 @@ impl McpSession {
         idempotency_key: &str,
     ) -> Result<(String, bool), McpError> {
         let mut meta = JsonObject::new();
-        meta.insert(KEY_META.to_owned(), idempotency_key.into());
+        meta.insert(IDEMPOTENCY_KEY_META.to_owned(), idempotency_key.into());
         let arguments: JsonObject = match serde_json::from_str(arguments) {
             Ok(arguments) => arguments,
             Err(_) => return Err(McpError::Refused("the arguments are not an object".to_owned())),

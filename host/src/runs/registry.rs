@@ -146,6 +146,12 @@ impl Follower {
         }
     }
 
+    /// Whether [`Self::changed`] has seen the end.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.saw_end
+    }
+
     /// Returns the events since the last call.
     pub fn take(&mut self) -> Vec<RunEvent> {
         let events = self.log.since(self.seen);

@@ -148,6 +148,11 @@ impl Runs {
 }
 
 impl Submission {
+    /// Follows the task, if it is new and its caller said that it waits.
+    pub fn follower(&mut self) -> Option<&mut Follower> {
+        self.follower.as_mut().filter(|_| self.replayed.is_none())
+    }
+
     /// Returns why the idempotency key cannot be answered, if so. `waits` is as in [`Runs::submit`].
     ///
     /// # Errors
@@ -175,7 +180,7 @@ impl Submission {
         limit: Duration,
         shutdown_deadline: &CancellationToken,
     ) -> Result<Option<Task>, StoreError> {
-        if let (None, Some(follower)) = (self.replayed, &mut self.follower) {
+        if let Some(follower) = self.follower() {
             // Either way, the task's state is read from the store.
             tokio::select! {
                 _ = tokio::time::timeout(limit, follower.ended()) => {}

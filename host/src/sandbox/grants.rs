@@ -88,6 +88,7 @@ pub struct Grants {
     clocks: Clocks,
     random: Random,
     limits: Limits,
+    publish_tools: bool,
     pin: Pin,
     /// Why the file's grants are not in force. `None` if they are.
     inactive_reason: Option<String>,
@@ -102,6 +103,8 @@ struct GrantsFile {
     signer: Option<String>,
     #[serde(default)]
     egress_mode: EgressMode,
+    #[serde(default)]
+    publish_tools: bool,
     #[serde(default)]
     clocks: Clocks,
     #[serde(default)]
@@ -230,6 +233,7 @@ impl Grants {
             clocks: file.clocks,
             random: file.random,
             limits: file.limits.resolve(),
+            publish_tools: file.publish_tools,
             pin: Pin::parse(file.component, file.signer)?,
             inactive_reason: None,
             digest: Some(digest_of(toml)),
@@ -260,6 +264,12 @@ impl Grants {
             checked.map_err(|beyond| GrantsError(format!("[credentials.{name}]: {beyond}")))?;
         }
         Ok(())
+    }
+
+    /// Whether the file publishes the plugin's tools at `/mcp`, where every key of the tenant may call them.
+    #[must_use]
+    pub fn publishes_tools(&self) -> bool {
+        self.publish_tools
     }
 
     /// The settings that the plugin reads through `wasi:config`.

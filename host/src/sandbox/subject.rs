@@ -15,8 +15,8 @@ pub struct Subject {
     pub request_id: RequestId,
     /// The tenant on whose behalf the plugin is called.
     pub tenant: TenantId,
-    /// The agent.
-    pub agent: AgentId,
+    /// The agent. None if a published tool is called, which is no agent's.
+    pub agent: Option<AgentId>,
     /// The request, if the call is made while it is being handled.
     pub request: Option<Arc<IncomingRequest>>,
     /// The task as callers see it, if there is one.
@@ -35,10 +35,16 @@ impl Subject {
     /// A subject without request, task or channel.
     #[must_use]
     pub fn new(tenant: TenantId, agent: AgentId, request_id: RequestId) -> Self {
+        Self { agent: Some(agent), ..Self::of_tenant(tenant, request_id) }
+    }
+
+    /// A subject without agent, request, task or channel.
+    #[must_use]
+    pub fn of_tenant(tenant: TenantId, request_id: RequestId) -> Self {
         Self {
             request_id,
             tenant,
-            agent,
+            agent: None,
             request: None,
             task: None,
             channel: None,

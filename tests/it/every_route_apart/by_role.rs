@@ -51,6 +51,7 @@ const CALLERS: &[&str] = &[
     "POST /agent-execution/{id}",
     "DELETE /agent-execution/{id}",
     "GET /agent-execution/{id}/status",
+    "POST /mcp",
 ];
 
 /// Routes for every key; an operator's key may call them for every tenant.

@@ -12,6 +12,12 @@ use crate::tool::Tool;
 use crate::trace::PluginRun;
 
 impl Binding {
+    /// Whether the operator publishes the plugin's tools at `/mcp`.
+    #[must_use]
+    pub fn publishes_tools(&self) -> bool {
+        self.granted.publishes_tools()
+    }
+
     /// Lists the plugin's tools. The functions of a foreign component are already known, so listing them takes no
     /// call.
     pub async fn list_tools(self: &Arc<Self>, subject: Subject) -> Called<Vec<Tool>> {

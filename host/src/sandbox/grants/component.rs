@@ -95,6 +95,7 @@ impl Grants {
         [
             (rules > 0).then(|| format!("[[egress]] ({rules})")),
             (self.egress_mode == EgressMode::Count).then(|| "egress-mode".to_owned()),
+            self.publish_tools.then(|| "publish-tools".to_owned()),
             named("[credentials]", self.credentials.keys().map(String::as_str).collect()),
             named("[secrets]", self.secrets.keys().map(String::as_str).collect()),
             named("[settings]", self.settings.keys().map(String::as_str).collect()),

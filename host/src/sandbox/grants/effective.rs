@@ -35,6 +35,7 @@ pub(in super::super) struct EffectiveGrants {
     clocks: Clocks,
     random: Random,
     limits: Limits,
+    publish_tools: bool,
     /// Why the grants of the operator's file are not in force.
     inactive_reason: Option<String>,
     memory_bytes_allowed: usize,
@@ -83,6 +84,7 @@ impl EffectiveGrants {
                 memory_bytes: allowed.limits.memory_bytes.min(memory_bytes_max),
                 ..allowed.limits
             },
+            publish_tools: allowed.publish_tools,
             inactive_reason: allowed.inactive_reason,
             memory_bytes_allowed: allowed.limits.memory_bytes,
         }
@@ -98,6 +100,12 @@ impl EffectiveGrants {
     #[must_use]
     pub(in super::super) fn inactive_reason(&self) -> Option<&str> {
         self.inactive_reason.as_deref()
+    }
+
+    /// Whether the plugin's tools are published.
+    #[must_use]
+    pub(in super::super) fn publishes_tools(&self) -> bool {
+        self.publish_tools
     }
 
     /// Where the plugin may send requests, and with which credentials.

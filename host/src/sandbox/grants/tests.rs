@@ -128,15 +128,15 @@ fn a_rule_names_every_method_that_a_server_may_take_a_request_for() {
 
 #[test]
 fn for_another_component_only_what_a_file_takes_away_is_left() {
-    let file = "clocks = \"frozen\"\nrandom = \"fixed\"\negress-mode = \"count\"\n\
+    let file = "clocks = \"frozen\"\nrandom = \"fixed\"\negress-mode = \"count\"\npublish-tools = true\n\
                 [[egress]]\nhost = \"a.com\"\ncredentials = [\"c\"]\n\
                 [credentials.c]\nsecret = \"s\"\nheader = \"x\"\n[secrets]\na = \"s\"\n\
                 [settings]\nk = \"v\"\n[key-value]\nbytes = 9\n[folder]\npath = \"/srv\"\n\
                 [limits]\nmemory_mib = 1\ncpu_ms = 60000\n";
     let grants = Grants::parse(file).unwrap();
     let given = [
-        "[[egress]] (1)", "egress-mode", "[credentials] c", "[secrets] a", "[settings] k",
-        "[key-value]", "[folder]", "[limits]",
+        "[[egress]] (1)", "egress-mode", "publish-tools", "[credentials] c", "[secrets] a",
+        "[settings] k", "[key-value]", "[folder]", "[limits]",
     ];
     assert_eq!(grants.granted_tables(), given);
     let left = grants.deactivated("it is for another one".to_owned());

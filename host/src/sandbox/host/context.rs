@@ -22,7 +22,7 @@ impl context::Host for CallState {
     fn attribute(&mut self, name: String) -> wasmtime::Result<Option<String>> {
         let quoted = |text: String| serde_json::Value::from(text).to_string();
         Ok(match name.as_str() {
-            "agent-id" => Some(quoted(self.subject.agent.to_string())),
+            "agent-id" => self.subject.agent.map(|agent| quoted(agent.to_string())),
             "plugin-name" => Some(quoted(self.binding.name.to_string())),
             "idempotency-key" => {
                 self.subject.idempotency_key.as_deref().map(|key| quoted(key.to_owned()))
